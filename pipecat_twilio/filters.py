@@ -1,0 +1,74 @@
+"""Design of the resampler's filter: a Kaiser-windowed sinc, cut into a polyphase bank.
+
+The vocabulary is resampy's: `num_zeros` periods of the lower rate on each side of the sinc's
+centre, cut off at `rolloff` times the lower Nyquist frequency, under a Kaiser window of `beta`.
+
+Source: J. O. Smith, "Digital Audio Resampling", https://ccrma.stanford.edu/~jos/resample/
+"""
+
+from functools import lru_cache
+from math import ceil, gcd
+
+import numpy as np
+from numpy.typing import NDArray
+
+TAPS_MULTIPLE = 16
+"""Rows are padded to this many taps, the step of the filter loop (vectors.h)."""
+
+MAX_BANK_TAPS = 1 << 19
+"""The most taps a bank may hold: 2 MiB, enough for 7999 to 8000 Hz."""
+
+
+def reduced_ratio(in_rate: int, out_rate: int) -> tuple[int, int]:
+    """Returns `(up, down)`: `out_rate / in_rate` in lowest terms.
+
+    Raises:
+        ValueError: A rate is not a positive integer.
+    """
+    for rate in (in_rate, out_rate):
+        if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
+            raise ValueError(
+                "in_rate and out_rate must be positive integers in Hz, "
+                f"got in_rate={in_rate!r} and out_rate={out_rate!r}"
+            )
+    divisor = gcd(in_rate, out_rate)
+    return out_rate // divisor, in_rate // divisor
+
+
+def bank_taps(up: int, down: int, num_zeros: int) -> int:
+    """Returns how many taps each of the bank's `up` rows has, padding included."""
+    return ceil(2 * num_zeros * max(up, down) / up / TAPS_MULTIPLE) * TAPS_MULTIPLE
+
+
+@lru_cache(maxsize=64)  # a process sees few pairs of rates; 64 banks are 128 MiB at the very most
+def polyphase_bank(
+    up: int, down: int, num_zeros: int, rolloff: float, beta: float
+) -> NDArray[np.float32]:
+    """Designs the filter for `up / down`; the same arguments give the same, shared array.
+
+    The sinc is sampled at `up` ticks per input sample and centred `num_zeros` periods of the
+    lower rate after its start, so the delay is exactly that, and the phase is linear. Row `p`
+    holds the taps for an output `p` ticks after an input sample, oldest sample first, and sums
+    to 1: no phase has a DC gain of its own.
+
+    Args:
+        up: Outputs per `down` inputs, in lowest terms.
+        down: Inputs per `up` outputs.
+        num_zeros: Half length of the filter in periods of the lower rate.
+        rolloff: Cutoff as a share of the lower Nyquist frequency, in (0, 1].
+        beta: Shape of the Kaiser window; more is a deeper stop band and a wider transition.
+
+    Returns:
+        A read-only float32 array of shape (up, taps).
+    """
+    half = num_zeros * max(up, down)
+    periods = np.arange(-half, half) / max(up, down)
+    window = np.i0(beta * np.sqrt(1 - (periods / num_zeros) ** 2)) / np.i0(beta)
+    sinc = np.sinc(rolloff * periods) * window
+    sinc[0] = 0  # the one tap without a mirror image
+    padded = np.zeros(up * bank_taps(up, down, num_zeros))
+    padded[: sinc.size] = sinc
+    bank = padded.reshape(-1, up).T[:, ::-1]
+    rows = np.ascontiguousarray(bank / bank.sum(axis=1, keepdims=True), dtype=np.float32)
+    rows.flags.writeable = False
+    return rows

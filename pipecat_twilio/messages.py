@@ -1,0 +1,169 @@
+"""The wire: Twilio Media Streams messages, parsed and built. No I/O, no Pipecat.
+
+Incoming messages are typed by their `event`. Only what a bot can use is taken from them; unknown
+keys are skipped, since Twilio may add some. Outgoing messages have exactly the documented keys:
+Twilio warns of any other.
+
+Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
+"""
+
+import json
+from binascii import b2a_base64
+from typing import Any
+
+import msgspec
+
+MAX_MESSAGE_BYTES = 1 << 20
+"""Longer messages are not read: 20 ms of audio take about 400 bytes."""
+
+
+class MessageError(ValueError):
+    """A message that cannot be read; the text names the fault, never the audio."""
+
+
+class _Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An object inside a message."""
+
+
+class _Message(_Part, frozen=True, gc=False, rename="camel", tag_field="event"):
+    """A message, told from the others by its `event`."""
+
+
+class Connected(_Message, frozen=True, gc=False, tag="connected"):
+    """The first message on the socket."""
+
+    protocol: str = ""
+    version: str = ""
+
+
+class MediaFormat(_Part, frozen=True, gc=False):
+    """How the audio of a stream is encoded: always mu-law, 8000 Hz, one channel."""
+
+    encoding: str = ""
+    sample_rate: int = 0
+    channels: int = 0
+
+
+class StreamStart(_Part, frozen=True, gc=False):
+    """What a stream belongs to.
+
+    `custom_parameters` are the `<Parameter>`s of the TwiML that opened the stream.
+    """
+
+    stream_sid: str
+    call_sid: str
+    account_sid: str
+    tracks: tuple[str, ...] = ()
+    custom_parameters: dict[str, str] = {}
+    media_format: MediaFormat = MediaFormat()
+
+
+class Start(_Message, frozen=True, gc=False, tag="start"):
+    """The second message: audio follows."""
+
+    stream_sid: str
+    start: StreamStart
+
+
+class MediaPart(_Part, frozen=True, gc=False):
+    """A piece of audio: `payload` is mu-law, `timestamp` milliseconds since the stream began."""
+
+    payload: bytes
+    track: str = "inbound"
+    timestamp: Any = None  # documented as a string of digits, but no reason to drop audio
+
+    @property
+    def timestamp_secs(self) -> float | None:
+        """When the audio was taken, in seconds since the stream began; None if it is not told."""
+        try:
+            return float(self.timestamp) / 1000
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+
+class Media(_Message, frozen=True, gc=False, tag="media"):
+    """Audio from the call."""
+
+    media: MediaPart
+
+
+class DtmfPart(_Part, frozen=True, gc=False):
+    """A key: one of 0-9, *, #, A-D."""
+
+    digit: str
+
+
+class Dtmf(_Message, frozen=True, gc=False, tag="dtmf"):
+    """A key was pressed."""
+
+    dtmf: DtmfPart
+
+
+class MarkPart(_Part, frozen=True, gc=False):
+    """The name that the bot gave its mark."""
+
+    name: str
+
+
+class Mark(_Message, frozen=True, gc=False, tag="mark"):
+    """All audio before a mark of the bot's has been played, or was cleared."""
+
+    mark: MarkPart
+    stream_sid: str = ""
+
+
+class Stop(_Message, frozen=True, gc=False, tag="stop"):
+    """The stream has ended."""
+
+
+Message = Connected | Start | Media | Dtmf | Mark | Stop
+
+_decoder = msgspec.json.Decoder(Message)
+
+
+def parse(data: str | bytes) -> Message:
+    """Reads one message from Twilio.
+
+    Args:
+        data: A WebSocket message's text, as str or as UTF-8.
+
+    Returns:
+        The message. Its audio is decoded from base64, but still mu-law.
+
+    Raises:
+        MessageError: `data` is longer than `MAX_MESSAGE_BYTES`, not JSON, not a documented
+            message, or its payload is not base64; whatever `data` is, nothing else is raised.
+    """
+    try:
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise MessageError(f"{len(data)} long, more than {MAX_MESSAGE_BYTES}")
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError) as error:
+        # An unknown event is quoted in msgspec's text: cut it, and let no control character out.
+        raise MessageError(ascii(str(error)[:100])) from None
+
+
+class OutboundMessages:
+    """Builds the messages of one stream; what never changes in a call is prepared once.
+
+    Args:
+        stream_sid: The stream they are for.
+    """
+
+    def __init__(self, stream_sid: str) -> None:
+        self.clear = json.dumps({"event": "clear", "streamSid": stream_sid})
+        """Empties Twilio's buffer of audio to be played."""
+        template = {"event": "media", "streamSid": stream_sid, "media": {"payload": ""}}
+        self._media_start = json.dumps(template)[: -len('"}}')]
+
+    def media(self, ulaw: bytes) -> str:
+        """Returns the message that plays `ulaw`, after what was sent before."""
+        return f'{self._media_start}{b2a_base64(ulaw, newline=False).decode()}"}}}}'
+
+
+def mark(stream_sid: str, name: str) -> dict[str, Any]:
+    """Returns the message that has Twilio send `name` back when the audio before it was played.
+
+    It is a dict, as Pipecat's transport message frames carry it.
+    """
+    return {"event": "mark", "streamSid": stream_sid, "mark": {"name": name}}

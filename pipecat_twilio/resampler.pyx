@@ -1,0 +1,253 @@
+"""A streaming sample-rate converter for live speech: 4 ms late, never a burst.
+
+A polyphase filter computes each output sample from a window over the input that ends at the
+newest sample the output may depend on, so whatever comes in leaves on the same call. The window
+and a fraction of an input period are all the state there is.
+"""
+
+import time
+from math import isfinite
+
+cimport cython
+from cpython.buffer cimport PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdint cimport int16_t, int64_t, uint8_t
+from libc.string cimport memmove, memset
+
+from pipecat_twilio.buffers cimport get_buffer
+
+from pipecat_twilio.filters import MAX_BANK_TAPS, bank_taps, polyphase_bank, reduced_ratio
+
+cdef extern from "vectors.h":
+    const char *choose_vector_path()
+
+cdef extern from "fir.h" nogil:
+    void pcm_to_float(const uint8_t *pcm, float *samples, Py_ssize_t count)
+    void fir(const float *bank, Py_ssize_t taps, Py_ssize_t up, Py_ssize_t down,
+             Py_ssize_t phase, const float *window, int16_t *pcm, Py_ssize_t outputs)
+
+cdef enum:
+    BLOCK = 1024  # samples taken into the window at a time: a 20 ms chunk at 48 kHz fits
+    LONG_INPUT = 8192  # bytes from which another thread gains more than the switch costs
+
+vector_path = choose_vector_path().decode()
+
+
+cdef class SincResampler:
+    """Converts one direction of one call from one sample rate to another, chunk by chunk.
+
+    After n samples since the last reset exactly ceil(n * out_rate / in_rate) have been returned,
+    and the same samples in any chunking give the same bytes. The output is delayed by
+    `delay_secs`; that much is lost when the history is dropped instead of flushed. Samples are
+    rounded half to even and saturate at the bounds of 16 bits.
+
+    The filter is a Kaiser-windowed sinc. By default, where the lower rate is 8 kHz, it is flat
+    within 0.1 dB up to 3400 Hz, the telephone band, and at least 84 dB down from 4000 Hz on.
+
+    Args:
+        in_rate: Rate of the audio that comes in, in Hz.
+        out_rate: Rate of the audio that is returned, in Hz. Equal rates pass the bytes through.
+        clear_after_secs: The history is dropped when a chunk comes more than this after the one
+            before, so that what was said before a pause does not ring into what comes after it.
+            None never drops it. Default 0.2, as Pipecat's resamplers have it.
+        clock: Tells the time, in seconds, that `clear_after_secs` is measured by. It should be
+            monotonic; a step back never drops the history.
+        num_zeros: Half length of the filter, in periods of the lower rate. It sets the delay:
+            the default of 32 is 4 ms at 8 kHz.
+        rolloff: Cutoff as a share of the lower Nyquist frequency, above 0 and at most 1.
+        beta: Shape of the Kaiser window, at least 0: the attenuation beyond the cutoff against
+            the width of the transition to it.
+
+    Raises:
+        TypeError: `clock` cannot be called, or `clear_after_secs` is no number.
+        ValueError: A rate is not a positive integer, the two need a filter bank of more than
+            2**19 taps, or another argument is out of its range.
+    """
+
+    cdef readonly long in_rate
+    cdef readonly long out_rate
+    cdef readonly object clear_after_secs
+    cdef object _clock
+    cdef double _clear_after_secs
+    cdef double _last_call_secs
+    cdef object _bank  # keeps the rows alive
+    cdef const float *_rows
+    cdef Py_ssize_t _taps, _up, _down
+    cdef int64_t _delay_ticks  # the filter's delay, in ticks of in_rate * up
+    cdef float *_window  # taps - 1 samples of history, then room for a block
+    cdef Py_ssize_t _offset  # where in the window the next output's row starts ...
+    cdef Py_ssize_t _phase  # ... and how many ticks after the row's last sample it lies
+    cdef bint _called  # since the last reset: there is a last call to be idle since
+    cdef bint _fresh  # no sample was taken since the last reset
+    cdef bint _busy
+
+    def __cinit__(
+        self,
+        in_rate,
+        out_rate,
+        *,
+        clear_after_secs=0.2,
+        clock=time.monotonic,
+        num_zeros=32,
+        rolloff=0.9125,
+        beta=8.5,
+    ):
+        up, down = reduced_ratio(in_rate, out_rate)
+        if clear_after_secs is not None and not float(clear_after_secs) >= 0:
+            raise ValueError(f"clear_after_secs must be None or >= 0, got {clear_after_secs!r}")
+        if not callable(clock):
+            raise TypeError(f"clock must be callable, got {clock!r}")
+        if not isinstance(num_zeros, int) or num_zeros < 1:
+            raise ValueError(f"num_zeros must be a positive integer, got {num_zeros!r}")
+        if not 0 < rolloff <= 1:
+            raise ValueError(f"rolloff must be above 0 and at most 1, got {rolloff!r}")
+        if not (isfinite(beta) and beta >= 0):
+            raise ValueError(f"beta must be finite and >= 0, got {beta!r}")
+        taps = bank_taps(up, down, num_zeros)
+        if up * taps > MAX_BANK_TAPS:
+            raise ValueError(
+                f"in_rate={in_rate} to out_rate={out_rate} needs a bank of {up * taps} taps, "
+                f"more than {MAX_BANK_TAPS}"
+            )
+        self.in_rate = in_rate
+        self.out_rate = out_rate
+        self.clear_after_secs = clear_after_secs
+        self._clear_after_secs = -1 if clear_after_secs is None else clear_after_secs
+        self._clock = clock
+        self._up = up
+        self._down = down
+        self._fresh = True
+        if up == down:
+            return
+        self._bank = polyphase_bank(up, down, num_zeros, float(rolloff), float(beta))
+        cdef const float[:, ::1] rows = self._bank
+        self._rows = &rows[0, 0]
+        self._taps = taps
+        self._delay_ticks = num_zeros * max(up, down)
+        self._window = <float *> PyMem_Calloc(taps - 1 + BLOCK, sizeof(float))
+        if not self._window:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self._window)
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + self._window_size()
+
+    def __repr__(self):
+        return f"SincResampler({self.in_rate}, {self.out_rate})"
+
+    cdef Py_ssize_t _window_size(self) noexcept:
+        return (self._taps - 1 + BLOCK) * sizeof(float) if self._window else 0
+
+    @property
+    def delay_secs(self) -> float:
+        """How much later a sound leaves than it came in, in seconds."""
+        return self._delay_ticks / (<double> self.in_rate * self._up)
+
+    def process(self, pcm) -> bytes:
+        """Takes the next chunk and returns all audio that is due.
+
+        Args:
+            pcm: Signed 16-bit little-endian samples, mono, at `in_rate`; any C-contiguous buffer.
+
+        Returns:
+            Samples of the same kind at `out_rate`.
+
+        Raises:
+            RuntimeError: Another thread is inside `process` of this object.
+            TypeError: `pcm` is not bytes-like.
+            ValueError: `pcm` is not C-contiguous, or its number of bytes is odd.
+        """
+        if type(pcm) is bytes:  # what a call hands in, without a buffer's overhead
+            return self._take(pcm, <const uint8_t *> PyBytes_AS_STRING(pcm), PyBytes_GET_SIZE(pcm))
+        cdef Py_buffer view
+        get_buffer(pcm, &view, "pcm")
+        try:
+            return self._take(None, <const uint8_t *> view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    def flush(self) -> bytes:
+        """Returns the last `delay_secs` of audio, still in the history, and resets."""
+        if self._fresh or self._up == self._down:
+            self.reset()
+            return b""
+        # The next output lies this many ticks after the end of what was taken.
+        cdef int64_t ahead = <int64_t> self._offset * self._up + self._phase
+        cdef Py_ssize_t outputs = max(0, -(-(self._delay_ticks - ahead) // self._down))
+        silence = bytes(2 * -(-self._delay_ticks // self._up))
+        tail = self._convert(<const uint8_t *> PyBytes_AS_STRING(silence), len(silence) // 2)
+        self.reset()
+        return tail[:2 * outputs]
+
+    def reset(self) -> None:
+        """Forgets all audio taken so far, as if the object were new."""
+        self._check_idle()
+        memset(self._window, 0, self._window_size())
+        self._offset = self._phase = 0
+        self._called = False
+        self._fresh = True
+
+    cdef int _check_idle(self) except -1:
+        if self._busy:
+            raise RuntimeError(f"{self!r} is in use by another thread")
+        return 0
+
+    cdef bytes _take(self, bytes same, const uint8_t *pcm, Py_ssize_t size):
+        if size % 2:
+            raise ValueError(f"pcm must hold whole 16-bit samples, got {size} bytes")
+        if self._up == self._down:
+            return same if same is not None else PyBytes_FromStringAndSize(<const char *> pcm, size)
+        self._check_idle()
+        if self._clear_after_secs >= 0:
+            self._clear_if_idle()
+        if size:
+            self._fresh = False
+        return self._convert(pcm, size // 2)
+
+    cdef int _clear_if_idle(self) except -1:
+        cdef double now = self._clock()
+        if self._called and now - self._last_call_secs > self._clear_after_secs:
+            self.reset()
+        self._called = True
+        self._last_call_secs = now
+        return 0
+
+    cdef bytes _convert(self, const uint8_t *pcm, Py_ssize_t count):
+        cdef bytes converted = PyBytes_FromStringAndSize(NULL, 2 * self._outputs_due(count))
+        cdef int16_t *out = <int16_t *> PyBytes_AS_STRING(converted)
+        if 2 * count < LONG_INPUT:
+            self._filter(pcm, count, out)
+            return converted
+        self._busy = True
+        with nogil:
+            self._filter(pcm, count, out)
+        self._busy = False
+        return converted
+
+    @cython.cdivision(True)  # neither side is negative, the divisor never 0
+    cdef Py_ssize_t _outputs_due(self, Py_ssize_t count) noexcept nogil:
+        """Returns how many outputs the next `count` samples complete."""
+        cdef int64_t ticks = (<int64_t> count - self._offset) * self._up - self._phase
+        return (ticks + self._down - 1) // self._down if ticks > 0 else 0
+
+    @cython.cdivision(True)  # as above
+    cdef void _filter(self, const uint8_t *pcm, Py_ssize_t count, int16_t *out) noexcept nogil:
+        cdef Py_ssize_t block, outputs
+        cdef Py_ssize_t history = self._taps - 1
+        cdef int64_t ticks
+        while count > 0:
+            block = min(count, BLOCK)
+            pcm_to_float(pcm, self._window + history, block)
+            outputs = self._outputs_due(block)
+            fir(self._rows, self._taps, self._up, self._down, self._phase,
+                self._window + self._offset, out, outputs)
+            ticks = self._phase + <int64_t> outputs * self._down
+            self._offset += ticks // self._up - block
+            self._phase = ticks % self._up
+            memmove(self._window, self._window + block, history * sizeof(float))
+            pcm += 2 * block
+            out += outputs
+            count -= block

@@ -1,0 +1,92 @@
+/* The vector loops of ulaw.pyx. Callers vouch for every pointer and length.
+ *
+ * A mu-law code is a small floating-point number: a sign, 3 bits of segment (its exponent) and
+ * 4 bits of step (its mantissa), all inverted, of a magnitude with the bias 132 added. So the
+ * float unit converts it: segment and step are put where a float has its exponent and mantissa,
+ * or read from there. Segment 0 starts at 2^7, which is float exponent 127 + 7.
+ *
+ * A 32-bit lane carries two 16-bit samples, "even" (its low half) and "odd": all that matters of
+ * these floats is in their upper 16 bits.
+ */
+#ifndef PIPECAT_TWILIO_ULAW_H
+#define PIPECAT_TWILIO_ULAW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vectors.h"
+
+enum { ULAW_BIAS = 132, SEGMENT_0 = (127 + 7) << 4, ULAW_BLOCK = 16 };
+
+#if HAVE_VECTORS
+typedef uint8_t codes_t __attribute__((vector_size(16), aligned(1), may_alias));
+typedef int16_t pcm_t __attribute__((vector_size(32), aligned(1), may_alias));
+typedef uint16_t u16_t __attribute__((vector_size(32)));
+typedef int16_t i16_t __attribute__((vector_size(32)));
+typedef uint32_t u32_t __attribute__((vector_size(32)));
+typedef int32_t i32_t __attribute__((vector_size(32)));
+typedef float f32_t __attribute__((vector_size(32)));
+
+/* Decodes `count` codes, a multiple of ULAW_BLOCK. */
+INLINE void ulaw_decode_blocks_on(int lanes, const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
+    (void)lanes; /* the compiler splits these vectors where the path's are shorter */
+    for (ptrdiff_t i = 0; i < count; i += ULAW_BLOCK) {
+        u16_t code = __builtin_convertvector(*(const codes_t *)(codes + i), u16_t) ^ 0xFF;
+        /* The bit set below the step puts the sample in the middle of it. */
+        u32_t floats = (u32_t)(((code & 0x7F) << 3) + ((SEGMENT_0 << 3) | 4));
+        i32_t even = __builtin_convertvector((f32_t)(floats << 16), i32_t);
+        i32_t odd = __builtin_convertvector((f32_t)(floats & 0xFFFF0000u), i32_t);
+        i16_t magnitude = (i16_t)(even | (odd << 16)) - ULAW_BIAS;
+        i16_t negative = (i16_t)(code << 8) >> 15;
+        *(pcm_t *)(pcm + 2 * i) = (pcm_t)((magnitude ^ negative) - negative);
+    }
+}
+
+/* Encodes `count` samples, a multiple of ULAW_BLOCK. */
+INLINE void ulaw_encode_blocks_on(int lanes, const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
+    (void)lanes;
+    for (ptrdiff_t i = 0; i < count; i += ULAW_BLOCK) {
+        i16_t sample = (i16_t)*(const pcm_t *)(pcm + 2 * i);
+        i16_t negative = sample >> 15;
+        /* One's complement, as in G.191: -4..-1 fall towards zero like 0..3. */
+        u32_t biased = (u32_t)((sample ^ negative) + ULAW_BIAS);
+        u32_t even = (u32_t)__builtin_convertvector((i32_t)(biased & 0xFFFF), f32_t) >> 19;
+        u32_t odd = (u32_t)__builtin_convertvector((i32_t)(biased >> 16), f32_t) >> 19;
+        u16_t code = (u16_t)(even | (odd << 16)) - SEGMENT_0;
+        code -= code >> 7; /* magnitudes that the bias lifts out of segment 7 clip to its end */
+        code |= (u16_t)(negative & 0x80);
+        *(codes_t *)(codes + i) = __builtin_convertvector(~code, codes_t);
+    }
+}
+
+ON_EACH_PATH(ulaw_decode_blocks, (const uint8_t *codes, uint8_t *pcm, ptrdiff_t count),
+             codes, pcm, count)
+ON_EACH_PATH(ulaw_encode_blocks, (const uint8_t *pcm, uint8_t *codes, ptrdiff_t count),
+             pcm, codes, count)
+#endif
+
+/* Decodes the blocks that vectors can take; returns how many codes that was. */
+INLINE ptrdiff_t ulaw_decode_vectors(const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
+#if HAVE_VECTORS
+    count -= count % ULAW_BLOCK;
+    ulaw_decode_blocks(codes, pcm, count);
+    return count;
+#else
+    (void)codes, (void)pcm, (void)count;
+    return 0;
+#endif
+}
+
+/* Encodes the blocks that vectors can take; returns how many samples that was. */
+INLINE ptrdiff_t ulaw_encode_vectors(const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
+#if HAVE_VECTORS
+    count -= count % ULAW_BLOCK;
+    ulaw_encode_blocks(pcm, codes, count);
+    return count;
+#else
+    (void)pcm, (void)codes, (void)count;
+    return 0;
+#endif
+}
+
+#endif

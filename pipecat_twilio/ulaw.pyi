@@ -1,0 +1,6 @@
+from typing_extensions import Buffer
+
+vector_path: str
+
+def decode(ulaw: Buffer) -> bytes: ...
+def encode(pcm: Buffer) -> bytes: ...

@@ -1,0 +1,35 @@
+"""What all tests share: the header, the log, and proof that the installed wheel is tested."""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from loguru import logger
+
+import pipecat_twilio
+from pipecat_twilio import resampler, ulaw
+
+SOURCE = Path(__file__).parent.parent / "pipecat_twilio"
+
+
+def pytest_report_header() -> str:
+    """Names what is under test."""
+    names = ("pipecat-twilio", "pipecat-ai", "numpy", "msgspec", "aiohttp")
+    paths = f"vector paths: ulaw {ulaw.vector_path}, resampler {resampler.vector_path}"
+    return ", ".join([*(f"{name} {version(name)}" for name in names), paths])
+
+
+def pytest_sessionstart() -> None:
+    """Refuses to test the source tree: a wheel that lacks a file would pass."""
+    if Path(pipecat_twilio.__file__).is_relative_to(SOURCE):
+        pytest.exit("install the wheel and set PYTHONSAFEPATH=1: this is the source tree", 3)
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """Everything logged during the test, a line each, the level first."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{level} {message}", level="TRACE")
+    yield lines
+    logger.remove(sink)

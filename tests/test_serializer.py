@@ -1,0 +1,514 @@
+"""The serializer, side by side with Pipecat's own where the two must agree."""
+
+import asyncio
+import base64
+import json
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, patch
+
+import numpy as np
+import pytest
+from pipecat.audio.dtmf.types import KeypadEntry
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    InputAudioRawFrame,
+    InputDTMFFrame,
+    InputTransportMessageFrame,
+    InterruptionFrame,
+    OutputAudioRawFrame,
+    OutputTransportMessageFrame,
+    OutputTransportMessageUrgentFrame,
+    StartFrame,
+    TextFrame,
+)
+from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
+
+from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
+
+STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
+CALL = {"call_sid": "CA" + "1" * 32, "account_sid": "AC" + "2" * 32}
+TOKEN = {**CALL, "auth_token": "token"}
+
+QUIET = TwilioFrameSerializer.InputParams(auto_hang_up=False)
+
+
+def media(payload: bytes, timestamp: int = 0, **part: Any) -> str:
+    audio = {
+        "track": "inbound",
+        "timestamp": str(timestamp),
+        "payload": base64.b64encode(payload).decode(),
+    }
+    return json.dumps({"event": "media", "streamSid": STREAM_SID, "media": audio | part})
+
+
+def speech(samples: int, seed: int = 1) -> bytes:
+    return np.random.default_rng(seed).integers(-9000, 9000, samples).astype("<i2").tobytes()
+
+
+async def ready(rate: int = 16000, **params: Any) -> TwilioFrameSerializer:
+    """A serializer without hang-up, set up for a pipeline input at `rate`."""
+    input_params = TwilioFrameSerializer.InputParams(auto_hang_up=False, **params)
+    serializer = TwilioFrameSerializer(STREAM_SID, params=input_params)
+    await serializer.setup(SimpleNamespace(audio_in_sample_rate=rate))
+    return serializer
+
+
+def payload_of(message: str | bytes | None) -> bytes:
+    assert isinstance(message, str)
+    return base64.b64decode(json.loads(message)["media"]["payload"], validate=True)
+
+
+class TestConstructor:
+    """The same arguments are taken and refused as by Pipecat's own."""
+
+    def test_signature_and_defaults_are_pipecats(self) -> None:
+        import inspect
+
+        ours, theirs = (
+            inspect.signature(c).parameters for c in (TwilioFrameSerializer, PipecatSerializer)
+        )
+        assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+            (p.name, p.kind, p.default) for p in theirs.values()
+        ]
+        assert (
+            PipecatSerializer.InputParams().model_dump().items()
+            <= TwilioFrameSerializer.InputParams().model_dump().items()
+        )
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {},
+            {"call_sid": "CA1"},
+            {"account_sid": "AC1", "auth_token": "t"},
+            {"call_sid": "", "account_sid": "AC1", "auth_token": "t"},
+            CALL,
+            {**TOKEN, "api_key_sid": "SK1"},
+            {**TOKEN, "api_key_secret": "s"},
+            {**TOKEN, "api_key_sid": "SK1", "api_key_secret": "s"},
+            {**CALL, "api_key_sid": "SK1"},
+            {**CALL, "api_key_secret": "s"},
+            {**TOKEN, "region": "ie1"},
+            {**TOKEN, "edge": "dublin"},
+            {**TOKEN, "region": "ie1", "edge": ""},
+        ],
+    )
+    def test_what_pipecat_refuses_is_refused(self, arguments: dict[str, str]) -> None:
+        for serializer in (PipecatSerializer, TwilioFrameSerializer):
+            with pytest.raises(ValueError, match=r"\w"):
+                serializer(STREAM_SID, **arguments)
+            serializer(STREAM_SID, **arguments, params=serializer.InputParams(auto_hang_up=False))
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            TOKEN,
+            {**TOKEN, "region": "ie1", "edge": "dublin"},
+            {**TOKEN, "region": "ie1", "base_url": "https://api.example.com"},
+            {**CALL, "api_key_sid": "SK1", "api_key_secret": "s"},
+        ],
+    )
+    def test_what_pipecat_takes_is_taken(self, arguments: dict[str, str]) -> None:
+        for serializer in (PipecatSerializer, TwilioFrameSerializer):
+            made = serializer(STREAM_SID, **arguments)
+            assert made._call_sid == CALL["call_sid"]
+            assert made._account_sid == CALL["account_sid"]
+            assert made._hangup_attempted is False
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("call_sid", "CA1/../x"),
+            ("account_sid", "AC1?"),
+            ("call_sid", "CA1\n"),
+            ("region", "evil.com/"),
+            ("edge", "a b"),
+        ],
+    )
+    def test_what_could_steer_the_request_elsewhere_is_refused_by_name(
+        self, argument: str, value: str
+    ) -> None:
+        arguments = {**TOKEN, "region": "ie1", "edge": "dublin", argument: value}
+        with pytest.raises(ValueError, match=argument):
+            TwilioFrameSerializer(STREAM_SID, **arguments)
+
+    async def test_pipecats_own_params_are_accepted(self) -> None:
+        params = PipecatSerializer.InputParams(sample_rate=24000)
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, params=params)
+        assert serializer._params is params
+        await serializer.setup(StartFrame(audio_in_sample_rate=16000))
+        frame = await serializer.deserialize(media(bytes(160)))
+        assert isinstance(frame, InputAudioRawFrame)
+        assert frame.sample_rate == 24000
+        with patch.object(serializer, "_hang_up_call", AsyncMock()) as hang_up:
+            await serializer.serialize(EndFrame())
+        hang_up.assert_awaited_once()
+
+
+class TestDeserialize:
+    """From Twilio to the pipeline."""
+
+    @pytest.mark.parametrize("rate", [8000, 16000, 24000, 22050])
+    async def test_20_ms_in_is_20_ms_out_on_the_same_call(self, rate: int) -> None:
+        serializer = await ready(rate)
+        codes = np.random.default_rng(1).bytes(1600)
+        expected = SincResampler(8000, rate).process(ulaw.decode(codes))
+        heard = b""
+        for i in range(10):
+            frame = await serializer.deserialize(media(codes[160 * i :][:160], 20 * i))
+            assert type(frame) is InputAudioRawFrame
+            assert (frame.sample_rate, frame.num_channels) == (rate, 1)
+            assert frame.num_frames == rate // 50
+            heard += frame.audio
+        assert heard == expected
+
+    async def test_at_8_khz_the_audio_is_pipecats_to_the_bit(self) -> None:
+        theirs = PipecatSerializer(
+            STREAM_SID, params=PipecatSerializer.InputParams(auto_hang_up=False)
+        )
+        await theirs.setup(SimpleNamespace(audio_in_sample_rate=8000))
+        message = media(bytes(range(256)))
+        assert (await (await ready(8000)).deserialize(message)).audio == (
+            await theirs.deserialize(message)
+        ).audio
+
+    async def test_only_the_inbound_track_is_the_caller(self) -> None:
+        serializer = await ready()
+        assert await serializer.deserialize(media(bytes(160), track="outbound")) is None
+        assert await serializer.deserialize(media(bytes(160), track="inbound")) is not None
+        without_track = json.dumps({"event": "media", "media": {"payload": "/w=="}})
+        assert await serializer.deserialize(without_track) is not None
+
+    async def test_no_audio_is_no_frame(self) -> None:
+        assert await (await ready()).deserialize(media(b"")) is None
+
+    @pytest.mark.parametrize("digit", "0123456789*#")
+    async def test_digits_become_dtmf_frames(self, digit: str) -> None:
+        message = json.dumps({"event": "dtmf", "dtmf": {"track": "inbound_track", "digit": digit}})
+        frame = await (await ready()).deserialize(message)
+        assert type(frame) is InputDTMFFrame
+        assert frame.button == KeypadEntry(digit)
+
+    @pytest.mark.parametrize("digit", ["A", "D", "", "12", "x"])
+    async def test_other_digits_are_dropped_with_a_warning(
+        self, digit: str, log: list[str]
+    ) -> None:
+        message = json.dumps({"event": "dtmf", "dtmf": {"digit": digit}})
+        assert await (await ready()).deserialize(message) is None
+        assert any(line.startswith("WARNING") and repr(digit) in line for line in log)
+
+    async def test_mark_echoes_become_transport_messages(self) -> None:
+        mark = {"event": "mark", "streamSid": STREAM_SID, "mark": {"name": "greeting"}}
+        frame = await (await ready()).deserialize(json.dumps(mark | {"sequenceNumber": "4"}))
+        assert type(frame) is InputTransportMessageFrame
+        assert frame.message == mark
+
+    @pytest.mark.parametrize("event", ["connected", "stop"])
+    async def test_other_documented_events_are_no_frame_and_no_fault(
+        self, event: str, log: list[str]
+    ) -> None:
+        assert await (await ready()).deserialize(json.dumps({"event": event})) is None
+        assert not log
+
+    async def test_bad_messages_are_dropped_and_the_next_good_one_is_intact(
+        self, log: list[str]
+    ) -> None:
+        serializer = await ready()
+        codes = np.random.default_rng(1).bytes(320)
+        expected = SincResampler(8000, 16000).process(ulaw.decode(codes))
+        first = await serializer.deserialize(media(codes[:160], 0))
+        for bad in (
+            "",
+            "{",
+            b"\xff",
+            None,
+            5,
+            '{"event": "media"}',
+            media(b"x").replace("eA==", "!"),
+        ):
+            assert await serializer.deserialize(bad) is None
+        second = await serializer.deserialize(media(codes[160:], 20))
+        assert first.audio + second.audio == expected
+        warnings = [line for line in log if line.startswith("WARNING")]
+        assert 1 <= len(warnings) <= 3
+
+    async def test_a_flood_of_bad_messages_is_counted_not_logged_one_by_one(
+        self, log: list[str]
+    ) -> None:
+        serializer = await ready()
+        for _ in range(10_000):
+            await serializer.deserialize("{")
+        assert len(log) == 14  # 1, 2, 4 ... 8192
+        assert "8192 so far" in log[-1]
+
+    async def test_audio_before_setup_is_dropped_with_a_warning(self, log: list[str]) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, params=QUIET)
+        assert await serializer.deserialize(media(bytes(160))) is None
+        assert "setup" in log[0]
+
+    @pytest.mark.parametrize(
+        ("gap_ms", "cleared"), [(20, False), (200, False), (220, True), (0, False), (-5000, False)]
+    )
+    async def test_the_idle_clock_is_the_streams_own(self, gap_ms: int, cleared: bool) -> None:
+        serializer = await ready()
+        first, second = ulaw.encode(speech(160)), ulaw.encode(speech(160, seed=2))
+        await serializer.deserialize(media(first, 10_000))
+        continued = SincResampler(8000, 16000, clear_after_secs=None)
+        continued.process(ulaw.decode(first))
+        expected = SincResampler(8000, 16000) if cleared else continued
+        frame = await serializer.deserialize(media(second, 10_000 + gap_ms))
+        assert frame.audio == expected.process(ulaw.decode(second))
+
+    async def test_a_late_message_does_not_wipe_history(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        serializer = await ready()
+        codes = ulaw.encode(speech(320))
+        first = await serializer.deserialize(media(codes[:160], 0))
+        await asyncio.sleep(0.25)  # longer than resampler_clear_after_secs, but only on the network
+        second = await serializer.deserialize(media(codes[160:], 20))
+        assert first.audio + second.audio == SincResampler(8000, 16000).process(ulaw.decode(codes))
+
+    async def test_setup_twice_keeps_state_and_a_new_rate_takes_effect(self) -> None:
+        serializer = await ready(16000)
+        codes = ulaw.encode(speech(320))
+        first = await serializer.deserialize(media(codes[:160], 0))
+        await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
+        second = await serializer.deserialize(media(codes[160:], 20))
+        assert first.audio + second.audio == SincResampler(8000, 16000).process(ulaw.decode(codes))
+        await serializer.setup(SimpleNamespace(audio_in_sample_rate=24000))
+        third = await serializer.deserialize(media(codes[:160], 40))
+        assert (third.sample_rate, third.num_frames) == (24000, 480)
+
+
+class TestSerialize:
+    """From the pipeline to Twilio."""
+
+    @pytest.mark.parametrize("rate", [8000, 16000, 24000, 44100])
+    async def test_40_ms_in_is_40_ms_out_on_the_same_call(self, rate: int) -> None:
+        serializer = await ready()
+        pcm = speech(rate // 5)
+        expected = ulaw.encode(SincResampler(rate, 8000).process(pcm))
+        size = rate // 25 * 2
+        sent = b""
+        for i in range(5):
+            frame = OutputAudioRawFrame(pcm[size * i : size * (i + 1)], rate, 1)
+            payload = payload_of(await serializer.serialize(frame))
+            assert len(payload) == 320
+            sent += payload
+        assert sent == expected
+
+    async def test_the_text_is_pipecats_to_the_byte(self) -> None:
+        ours = await ready()
+        theirs = PipecatSerializer(
+            STREAM_SID, params=PipecatSerializer.InputParams(auto_hang_up=False)
+        )
+        # From -4 down the two encoders differ, as G.711 has it.
+        pcm = np.abs(np.frombuffer(speech(320), "<i2")).tobytes()
+        frames = [
+            OutputAudioRawFrame(pcm, 8000, 1),
+            InterruptionFrame(),
+            OutputTransportMessageFrame(
+                {"event": "mark", "streamSid": STREAM_SID, "mark": {"name": "é"}}
+            ),
+            OutputTransportMessageUrgentFrame({"a": [1, 2.5, None]}),
+            OutputTransportMessageFrame({"label": "rtvi-ai", "type": "bot-ready"}),
+            TextFrame("hello"),
+            OutputAudioRawFrame(b"", 8000, 1),
+            EndFrame(),
+            CancelFrame(),
+        ]
+        for frame in frames:
+            assert await ours.serialize(frame) == await theirs.serialize(frame)
+
+    async def test_rtvi_messages_pass_when_they_are_not_to_be_ignored(self) -> None:
+        serializer = await ready(ignore_rtvi_messages=False)
+        message = {"label": "rtvi-ai", "type": "bot-ready"}
+        assert (
+            json.loads(await serializer.serialize(OutputTransportMessageFrame(message))) == message
+        )
+
+    @pytest.mark.parametrize("message", [{"a": object()}, {"a": float("nan")}, {b"a": 1}, {1, 2}])
+    async def test_a_message_that_is_not_json_is_dropped_with_an_error(
+        self, message, log: list[str]
+    ) -> None:
+        assert await (await ready()).serialize(OutputTransportMessageFrame(message)) is None
+        assert any(line.startswith("ERROR") and "not JSON" in line for line in log)
+
+    @pytest.mark.parametrize("message", [[1, 2], "text", None, 5])
+    async def test_a_message_that_is_json_but_no_object_is_sent(self, message) -> None:
+        text = await (await ready()).serialize(OutputTransportMessageFrame(message))
+        assert json.loads(text) == message
+
+    async def test_a_frame_at_a_new_rate_switches_the_resampler(self) -> None:
+        serializer = await ready()
+        for rate in (16000, 24000, 8000, 16000):
+            payload = payload_of(
+                await serializer.serialize(OutputAudioRawFrame(speech(rate // 25), rate, 1))
+            )
+            assert len(payload) == 320
+            assert payload == ulaw.encode(SincResampler(rate, 8000).process(speech(rate // 25)))
+
+    @pytest.mark.parametrize("channels", [2, 3, 8])
+    async def test_channels_are_mixed_down(self, channels: int) -> None:
+        pcm = np.frombuffer(speech(320 * channels), "<i2").reshape(320, channels)
+        frame = OutputAudioRawFrame(pcm.tobytes(), 8000, channels)
+        payload = payload_of(await (await ready()).serialize(frame))
+        mean = pcm.mean(axis=1)
+        sent = np.frombuffer(ulaw.decode(payload), "<i2")
+        # Half an interval of mu-law, which is at most 1/32 of the magnitude there plus 4.
+        assert (np.abs(sent - mean) <= np.abs(mean) / 32 + 6).all()
+
+    @pytest.mark.parametrize(("size", "channels"), [(641, 1), (1281, 2), (1283, 2)])
+    async def test_what_is_less_than_a_sample_at_the_end_is_dropped(
+        self, size: int, channels: int
+    ) -> None:
+        frame = OutputAudioRawFrame(bytes(size), 8000, channels)
+        assert len(payload_of(await (await ready()).serialize(frame))) == 320
+
+    @pytest.mark.parametrize(
+        ("rate", "channels"), [(0, 1), (-8000, 1), (16000.5, 1), (191_999, 1), (8000, -1)]
+    )
+    async def test_audio_that_cannot_be_resampled_is_dropped_with_a_warning(
+        self, rate, channels, log: list[str]
+    ) -> None:
+        serializer = await ready()
+        assert await serializer.serialize(OutputAudioRawFrame(bytes(640), rate, channels)) is None
+        assert log[0].startswith("WARNING")
+        assert await serializer.serialize(OutputAudioRawFrame(bytes(640), 16000, 1)) is not None
+
+    async def test_an_interruption_clears_twilio_and_leaks_no_stale_audio(self) -> None:
+        serializer = await ready()
+        await serializer.serialize(OutputAudioRawFrame(speech(640), 16000, 1))
+        assert json.loads(await serializer.serialize(InterruptionFrame())) == {
+            "event": "clear",
+            "streamSid": STREAM_SID,
+        }
+        payload = payload_of(await serializer.serialize(OutputAudioRawFrame(bytes(1280), 16000, 1)))
+        assert payload == b"\xff" * 320
+
+    async def test_the_stream_sid_may_be_set_later(self) -> None:
+        serializer = TwilioFrameSerializer("", params=QUIET)
+        serializer._stream_sid = STREAM_SID
+        assert serializer._stream_sid == STREAM_SID
+        audio = await serializer.serialize(OutputAudioRawFrame(bytes(640), 8000, 1))
+        assert json.loads(audio)["streamSid"] == STREAM_SID
+        assert (
+            json.loads(await serializer.serialize(InterruptionFrame()))["streamSid"] == STREAM_SID
+        )
+
+
+class Subclass(TwilioFrameSerializer):
+    """Overrides what public projects override."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.hung_up: list[str | None] = []
+
+    async def _hang_up_call(self) -> None:
+        self.hung_up.append(self._call_sid)
+
+    async def serialize(self, frame):
+        return await super().serialize(frame)
+
+    async def deserialize(self, data):
+        frame = await super().deserialize(data)
+        return frame if isinstance(frame, InputAudioRawFrame) else None
+
+
+class TestHangUp:
+    """When the call is ended; how is in test_hangup.py."""
+
+    @pytest.mark.parametrize(
+        "frames",
+        [[EndFrame], [CancelFrame], [EndFrame, CancelFrame], [CancelFrame, EndFrame, EndFrame]],
+    )
+    async def test_the_call_is_ended_once(self, frames: list[type]) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        for frame in frames:
+            assert await serializer.serialize(frame()) is None
+        assert serializer.hung_up == [CALL["call_sid"]]
+        assert serializer._hangup_attempted
+
+    async def test_the_method_can_be_patched_on_the_class(self) -> None:
+        with patch.object(TwilioFrameSerializer, "_hang_up_call", AsyncMock()) as hang_up:
+            await TwilioFrameSerializer(STREAM_SID, **TOKEN).serialize(EndFrame())
+        hang_up.assert_awaited_once()
+
+    async def test_without_auto_hang_up_the_call_is_left_alone(self) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN, params=QUIET)
+        await serializer.serialize(EndFrame())
+        assert not serializer.hung_up
+
+    async def test_an_end_waits_until_the_last_words_were_played(self) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        await serializer.serialize(OutputAudioRawFrame(speech(2400) + bytes(160_000), 8000, 1))
+        task = asyncio.create_task(serializer.serialize(EndFrame()))
+        await asyncio.sleep(0.15)
+        assert not serializer.hung_up
+        await task  # 0.3 s of speech; the 10 s of silence after it do not count
+        assert serializer.hung_up
+
+    async def test_an_end_waits_no_longer_than_it_may(self) -> None:
+        params = Subclass.InputParams(hang_up_drain_secs=0.05)
+        serializer = Subclass(STREAM_SID, **TOKEN, params=params)
+        await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
+        await asyncio.wait_for(serializer.serialize(EndFrame()), 5)
+        assert serializer.hung_up
+
+    async def test_a_cancel_does_not_wait(self) -> None:
+        serializer = Subclass(
+            STREAM_SID, **TOKEN, params=Subclass.InputParams(hang_up_drain_secs=60)
+        )
+        await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
+        await asyncio.wait_for(serializer.serialize(CancelFrame()), 5)
+        assert serializer.hung_up
+
+    async def test_a_cancel_cuts_short_the_wait_of_an_end(self) -> None:
+        serializer = Subclass(
+            STREAM_SID, **TOKEN, params=Subclass.InputParams(hang_up_drain_secs=60)
+        )
+        await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
+        end = asyncio.create_task(serializer.serialize(EndFrame()))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(serializer.serialize(CancelFrame()), 5)
+        await asyncio.wait_for(end, 5)
+        assert len(serializer.hung_up) == 1
+
+    async def test_after_an_interruption_there_is_nothing_to_wait_for(self) -> None:
+        serializer = Subclass(
+            STREAM_SID, **TOKEN, params=Subclass.InputParams(hang_up_drain_secs=60)
+        )
+        await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
+        await serializer.serialize(InterruptionFrame())
+        await asyncio.wait_for(serializer.serialize(EndFrame()), 5)
+
+    async def test_cancelling_whoever_waits_does_not_cancel_the_hang_up(self) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        await serializer.serialize(OutputAudioRawFrame(speech(1600), 8000, 1))
+        task = asyncio.create_task(serializer.serialize(EndFrame()))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.5)
+        assert serializer.hung_up
+
+    async def test_audio_goes_on_while_an_end_waits(self) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        await serializer.serialize(OutputAudioRawFrame(speech(1600), 8000, 1))
+        task = asyncio.create_task(serializer.serialize(EndFrame()))
+        await asyncio.sleep(0)
+        assert await serializer.serialize(OutputAudioRawFrame(speech(320), 8000, 1)) is not None
+        assert not task.done()
+        await task
+
+    async def test_a_failing_override_is_logged_without_its_text(self, log: list[str]) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
+        failing = AsyncMock(side_effect=OSError("secret in the text"))
+        with patch.object(serializer, "_hang_up_call", failing):
+            assert await serializer.serialize(EndFrame()) is None
+        assert any("OSError" in line for line in log)
+        assert "secret" not in "".join(log)
