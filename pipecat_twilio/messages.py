@@ -118,7 +118,7 @@ class Stop(_Message, frozen=True, gc=False, tag="stop"):
 
 Message = Connected | Start | Media | Dtmf | Mark | Stop
 
-_decoder = msgspec.json.Decoder(Message)
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 def parse(data: str | bytes) -> Message:

@@ -6,12 +6,12 @@ The runner builds the serializer itself, and imports its class from
 
 import inspect
 
-import pipecat.serializers.twilio as pipecat_twilio_module
+import pipecat.serializers.twilio as pipecat_module
 from loguru import logger
 
 from pipecat_twilio.serializer import TwilioFrameSerializer
 
-_original = pipecat_twilio_module.TwilioFrameSerializer
+_original: type = pipecat_module.TwilioFrameSerializer
 
 
 def install() -> None:
@@ -24,7 +24,7 @@ def install() -> None:
         RuntimeError: This release of Pipecat calls its serializer in a way that ours does not
             know; nothing was changed.
     """
-    current = pipecat_twilio_module.TwilioFrameSerializer
+    current: type = pipecat_module.TwilioFrameSerializer
     if current is TwilioFrameSerializer:
         return
     if current is not _original or not _accepts_all_of(_original):
@@ -34,14 +34,15 @@ def install() -> None:
             f"pipecat-ai {version()} has a {current.__module__}.{current.__qualname__} that "
             "pipecat_twilio does not know how to stand in for"
         )
-    pipecat_twilio_module.TwilioFrameSerializer = TwilioFrameSerializer  # type: ignore[misc,assignment]
+    pipecat_module.TwilioFrameSerializer = TwilioFrameSerializer  # type: ignore[misc,assignment]
     logger.info("pipecat.serializers.twilio.TwilioFrameSerializer is now pipecat_twilio's")
 
 
 def uninstall() -> None:
     """Undoes `install`."""
-    if pipecat_twilio_module.TwilioFrameSerializer is TwilioFrameSerializer:
-        pipecat_twilio_module.TwilioFrameSerializer = _original  # type: ignore[misc]
+    current: type = pipecat_module.TwilioFrameSerializer
+    if current is TwilioFrameSerializer:
+        pipecat_module.TwilioFrameSerializer = _original  # type: ignore[misc,assignment]
         logger.info("pipecat.serializers.twilio.TwilioFrameSerializer is Pipecat's own again")
 
 

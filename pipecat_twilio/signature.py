@@ -43,7 +43,7 @@ def is_valid_signature(
             hmac.compare_digest(_sign(auth_token, variant + form), given)
             for variant in _variants(url)
         )
-    except (UnicodeError, ValueError, TypeError, AttributeError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         return False
 
 
@@ -60,21 +60,18 @@ def _signed_form(params: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
 
 
 def _variants(url: str) -> Iterator[str]:
-    """Yields the URL as Twilio may have written it: with or without default port and last slash."""
+    """Yields the URL as Twilio may have signed it: with or without port and last slash."""
     parts = urlsplit(url)
     host, port = parts.netloc, parts.port
-    default_port = _DEFAULT_PORTS.get(parts.scheme.lower())
-    if port is None and default_port:
-        hosts = [host, f"{host}:{default_port}"]
-    elif port == default_port:
-        hosts = [host, host.removesuffix(f":{port}")]
-    else:
-        hosts = [host]
+    # Twilio's own validator tries a URL without its port even if that is not the default one.
+    other_host = (
+        f"{host}:{_DEFAULT_PORTS[parts.scheme]}" if port is None else host.removesuffix(f":{port}")
+    )
     paths = [parts.path]
     if not parts.query:
         paths.append(parts.path[:-1] if parts.path.endswith("/") else f"{parts.path}/")
     start, _, rest = url.partition("://")
     after_path = rest[len(parts.netloc) + len(parts.path) :]
-    for host in hosts:
+    for netloc in (host, other_host):
         for path in paths:
-            yield f"{start}://{host}{path}{after_path}"
+            yield f"{start}://{netloc}{path}{after_path}"
