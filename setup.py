@@ -1,27 +1,27 @@
-"""Builds the compiled modules; everything else about the package is in pyproject.toml."""
+"""Says how the compiled modules are built; everything else is in pyproject.toml.
+
+setuptools hands the `.pyx` sources to Cython, one of the build requirements.
+"""
 
 import sys
 
 from setuptools import Extension, setup
 
-# Cython replaces parts of setuptools when it is imported, so it comes second.
-from Cython.Build import cythonize  # isort: skip
-
-# -fno-math-errno and -fno-trapping-math let lrintf be one instruction; the kernels read neither
-# errno nor the floating-point flags. Sums keep the order the source gives them: no -ffast-math.
+# -fno-math-errno and -fno-trapping-math let lrintf be one instruction: nothing here reads errno or
+# the floating-point flags. There is no -ffast-math: sums keep the order that the source gives them.
 FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno-trapping-math"]
 
+SOURCES = {"ulaw": "ulaw.h", "resampler": "fir.h"}
+
 setup(
-    ext_modules=cythonize(
-        [
-            Extension(
-                f"pipecat_twilio.{name}",
-                [f"pipecat_twilio/{name}.pyx"],
-                depends=[f"pipecat_twilio/{header}.h", "pipecat_twilio/vectors.h"],
-                extra_compile_args=FLAGS,
-            )
-            for name, header in (("ulaw", "ulaw"), ("resampler", "fir"))
-        ],
-        compiler_directives={"language_level": 3, "embedsignature": True},
-    ),
+    ext_modules=[
+        Extension(
+            f"pipecat_twilio.{name}",
+            [f"pipecat_twilio/{name}.pyx"],
+            depends=[f"pipecat_twilio/{file}" for file in (header, "vectors.h", "buffers.pxd")],
+            include_dirs=["pipecat_twilio"],
+            extra_compile_args=FLAGS,
+        )
+        for name, header in SOURCES.items()
+    ],
 )

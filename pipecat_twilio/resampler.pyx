@@ -1,3 +1,4 @@
+# cython: language_level=3, embedsignature=True, auto_pickle=False, autotestdict=False
 """A streaming sample-rate converter for live speech: 4 ms late, never a burst.
 
 A polyphase filter computes each output sample from a window over the input that ends at the
@@ -17,7 +18,7 @@ from libc.string cimport memmove, memset
 
 from pipecat_twilio.buffers cimport get_buffer
 
-from pipecat_twilio.filters import MAX_BANK_TAPS, bank_taps, polyphase_bank, reduced_ratio
+from pipecat_twilio import filters
 
 cdef extern from "vectors.h":
     const char *choose_vector_path()
@@ -93,7 +94,7 @@ cdef class SincResampler:
         rolloff=0.9125,
         beta=8.5,
     ):
-        up, down = reduced_ratio(in_rate, out_rate)
+        up, down = filters.reduced_ratio(in_rate, out_rate)
         if clear_after_secs is not None and not float(clear_after_secs) >= 0:
             raise ValueError(f"clear_after_secs must be None or >= 0, got {clear_after_secs!r}")
         if not callable(clock):
@@ -104,11 +105,11 @@ cdef class SincResampler:
             raise ValueError(f"rolloff must be above 0 and at most 1, got {rolloff!r}")
         if not (isfinite(beta) and beta >= 0):
             raise ValueError(f"beta must be finite and >= 0, got {beta!r}")
-        taps = bank_taps(up, down, num_zeros)
-        if up * taps > MAX_BANK_TAPS:
+        taps = filters.bank_taps(up, down, num_zeros)
+        if up * taps > filters.MAX_BANK_TAPS:
             raise ValueError(
                 f"in_rate={in_rate} to out_rate={out_rate} needs a bank of {up * taps} taps, "
-                f"more than {MAX_BANK_TAPS}"
+                f"more than {filters.MAX_BANK_TAPS}"
             )
         self.in_rate = in_rate
         self.out_rate = out_rate
@@ -120,7 +121,7 @@ cdef class SincResampler:
         self._fresh = True
         if up == down:
             return
-        self._bank = polyphase_bank(up, down, num_zeros, float(rolloff), float(beta))
+        self._bank = filters.polyphase_bank(up, down, num_zeros, float(rolloff), float(beta))
         cdef const float[:, ::1] rows = self._bank
         self._rows = &rows[0, 0]
         self._taps = taps

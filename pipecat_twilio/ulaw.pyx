@@ -1,3 +1,4 @@
+# cython: language_level=3, embedsignature=True, auto_pickle=False, autotestdict=False
 """G.711 mu-law: 8-bit codes to and from 16-bit linear PCM.
 
 Two tables, computed from the definition when the module loads, are the specification of both
