@@ -1,0 +1,217 @@
+"""A phone bot that says back what it hears: Pipecat, FastAPI and this package's serializer.
+
+Keys: `*` interrupts the bot, `#` has it hang up; every key is answered with a Twilio mark.
+
+Point a Twilio number's voice webhook at PUBLIC_URL/ and run `python examples/echo_bot.py` with
+
+    PUBLIC_URL          where Twilio reaches this server, such as https://bot.example.com
+    TWILIO_ACCOUNT_SID  and TWILIO_AUTH_TOKEN, or TWILIO_API_KEY with TWILIO_API_SECRET
+    TWILIO_REGION       and TWILIO_EDGE, if the account is not in the default region
+    PORT                to listen on; 8765 by default
+
+With PUBLIC_URL and TWILIO_AUTH_TOKEN set, only requests that Twilio signed are served.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import uvicorn
+from fastapi import FastAPI, Request, Response, WebSocket
+from loguru import logger
+from pipecat.frames.frames import (
+    EndWorkerFrame,
+    Frame,
+    InputAudioRawFrame,
+    InputDTMFFrame,
+    OutputAudioRawFrame,
+    OutputTransportMessageUrgentFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
+from pipecat.workers.runner import WorkerRunner
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketDisconnect
+
+from pipecat_twilio import TwilioFrameSerializer, is_valid_signature, messages
+
+POLICY_VIOLATION = 1008  # WebSocket close code; RFC 6455, section 7.4.1
+HANDSHAKE_SECS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the bot is told from outside."""
+
+    account_sid: str = ""
+    auth_token: str = field(default="", repr=False)
+    api_key_sid: str = ""
+    api_key_secret: str = field(default="", repr=False)
+    region: str = ""
+    edge: str = ""
+    base_url: str = ""
+    public_url: str = ""
+    sample_rate: int = 16000
+    end_silence_secs: int = 2
+    serializer: type = TwilioFrameSerializer
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Reads the variables named at the top of this file."""
+        variable = os.environ.get
+        return cls(
+            account_sid=variable("TWILIO_ACCOUNT_SID", ""),
+            auth_token=variable("TWILIO_AUTH_TOKEN", ""),
+            api_key_sid=variable("TWILIO_API_KEY", ""),
+            api_key_secret=variable("TWILIO_API_SECRET", ""),
+            region=variable("TWILIO_REGION", ""),
+            edge=variable("TWILIO_EDGE", ""),
+            public_url=variable("PUBLIC_URL", "").rstrip("/"),
+        )
+
+    @property
+    def checks_signatures(self) -> bool:
+        """Whether it can be told who is calling."""
+        return bool(self.public_url and self.auth_token)
+
+    def is_signed(self, request: HTTPConnection, params: Any = None) -> bool:
+        """Tells whether Twilio signed a request, where that can be told."""
+        if not self.checks_signatures:
+            return True
+        root = self.public_url
+        if request.scope["type"] == "websocket":
+            root = websocket_url(root)
+        signature = request.headers.get("X-Twilio-Signature", "")
+        return is_valid_signature(self.auth_token, root + request.url.path, signature, params)
+
+
+def websocket_url(url: str) -> str:
+    """Returns the WebSocket counterpart of an http(s) URL."""
+    return url.replace("http", "ws", 1)
+
+
+class Echo(FrameProcessor):
+    """Says back what it hears, and does what the keys ask for."""
+
+    def __init__(self, stream_sid: str) -> None:
+        """Prepares the echo of one stream."""
+        super().__init__()
+        self._stream_sid = stream_sid
+        self._ending = False
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Turns input audio into output audio; passes all else on."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, InputAudioRawFrame):
+            if not self._ending:
+                await self.push_frame(
+                    OutputAudioRawFrame(frame.audio, frame.sample_rate, frame.num_channels)
+                )
+        elif isinstance(frame, InputDTMFFrame):
+            await self._press(frame.button.value)
+        else:
+            await self.push_frame(frame, direction)
+
+    async def _press(self, key: str) -> None:
+        logger.info(f"the caller pressed {key}")
+        mark = messages.mark(self._stream_sid, f"key {key}")
+        await self.push_frame(OutputTransportMessageUrgentFrame(mark))
+        if key == "*":
+            await self.broadcast_interruption()
+        elif key == "#":
+            self._ending = True
+            # Downstream, behind the audio that was pushed before, so that is still heard.
+            await self.push_frame(EndWorkerFrame())
+
+
+async def stream_start(websocket: WebSocket) -> messages.Start | None:
+    """Reads up to the `start` message; None if it does not come as it should."""
+    try:
+        async with asyncio.timeout(HANDSHAKE_SECS):
+            if isinstance(messages.parse(await websocket.receive_text()), messages.Connected):
+                start = messages.parse(await websocket.receive_text())
+                return start if isinstance(start, messages.Start) else None
+    except (messages.MessageError, TimeoutError, WebSocketDisconnect, KeyError) as error:
+        logger.warning(f"no start message: {type(error).__name__}")
+    return None
+
+
+async def run_bot(websocket: WebSocket, start: messages.Start, settings: Settings) -> None:
+    """Runs the bot for one call, until either side ends it."""
+    serializer = settings.serializer(
+        stream_sid=start.stream_sid,
+        call_sid=start.start.call_sid,
+        account_sid=settings.account_sid,
+        # A server that checks signatures has both kinds; an API key is the one that can be revoked.
+        auth_token=None if settings.api_key_sid else settings.auth_token,
+        api_key_sid=settings.api_key_sid,
+        api_key_secret=settings.api_key_secret,
+        region=settings.region,
+        edge=settings.edge,
+        base_url=settings.base_url,
+    )
+    transport = FastAPIWebsocketTransport(
+        websocket,
+        FastAPIWebsocketParams(
+            audio_in_enabled=True,
+            audio_out_enabled=True,
+            audio_out_10ms_chunks=2,  # answer each 20 ms at once, not every other
+            audio_out_end_silence_secs=settings.end_silence_secs,
+            serializer=serializer,
+        ),
+    )
+    rate = settings.sample_rate
+    worker = PipelineWorker(
+        Pipeline([transport.input(), Echo(start.stream_sid), transport.output()]),
+        params=PipelineParams(audio_in_sample_rate=rate, audio_out_sample_rate=rate),
+        enable_rtvi=False,
+    )
+
+    @transport.event_handler("on_client_disconnected")
+    async def on_client_disconnected(*_: object) -> None:
+        await worker.cancel()
+
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
+    await runner.run()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Returns the web application: Twilio's webhook and the media stream it leads to."""
+    app = FastAPI()
+
+    @app.post("/")
+    async def answer(request: Request) -> Response:
+        form = await request.form()
+        if not settings.is_signed(request, {name: form.getlist(name) for name in form}):
+            return Response(status_code=403)
+        # Twilio signs the stream's URL when it opens the socket, so the call's SID travels in it.
+        root = websocket_url(settings.public_url or str(request.base_url).rstrip("/"))
+        url = quoteattr(f"{root}/stream/{form.get('CallSid', '')}")
+        twiml = f"<Response><Connect><Stream url={url}/></Connect></Response>"
+        return Response(twiml, media_type="application/xml")
+
+    @app.websocket("/stream/{call_sid}")
+    async def stream(websocket: WebSocket, call_sid: str) -> None:
+        if not settings.is_signed(websocket):
+            await websocket.close(POLICY_VIOLATION)
+            return
+        await websocket.accept()
+        start = await stream_start(websocket)
+        if start is None or start.start.call_sid != call_sid:
+            await websocket.close(POLICY_VIOLATION)
+            return
+        await run_bot(websocket, start, settings)
+
+    return app
+
+
+if __name__ == "__main__":
+    environment = Settings.from_environment()
+    if not environment.checks_signatures:
+        logger.warning("PUBLIC_URL or TWILIO_AUTH_TOKEN is not set: anyone may call")
+    uvicorn.run(create_app(environment), port=int(os.environ.get("PORT", "8765")))
