@@ -12,8 +12,8 @@ from math import ceil, gcd
 import numpy as np
 from numpy.typing import NDArray
 
-TAPS_MULTIPLE = 16
-"""Rows are padded to this many taps, the step of the filter loop (vectors.h)."""
+TAPS_MULTIPLE = 8
+"""Rows are padded to this many taps, the step of the widest filter loop (fir.h)."""
 
 MAX_BANK_TAPS = 1 << 19
 """The most taps a bank may hold: 2 MiB, enough for 7999 to 8000 Hz."""
@@ -47,9 +47,10 @@ def polyphase_bank(
     """Designs the filter for `up / down`; the same arguments give the same, shared array.
 
     The sinc is sampled at `up` ticks per input sample and centred `num_zeros` periods of the
-    lower rate after its start, so the delay is exactly that, and the phase is linear. Row `p`
-    holds the taps for an output `p` ticks after an input sample, oldest sample first, and sums
-    to 1: no phase has a DC gain of its own.
+    lower rate after its start, so the delay is exactly that, and the phase is linear. A row
+    holds the taps for one phase, oldest sample first, and sums to 1: no phase has a DC gain of
+    its own. Row `r` is that of output number `r`, which lies `r * down % up` ticks after an input
+    sample, so that consecutive outputs read consecutive rows.
 
     Args:
         up: Outputs per `down` inputs, in lowest terms.
@@ -68,7 +69,17 @@ def polyphase_bank(
     sinc[0] = 0  # the one tap without a mirror image
     padded = np.zeros(up * bank_taps(up, down, num_zeros))
     padded[: sinc.size] = sinc
-    bank = padded.reshape(-1, up).T[:, ::-1]
-    rows = np.ascontiguousarray(bank / bank.sum(axis=1, keepdims=True), dtype=np.float32)
+    phases = np.arange(up) * down % up
+    bank = padded.reshape(-1, up).T[phases, ::-1]
+    rows = _aligned(bank.shape)
+    rows[:] = bank / bank.sum(axis=1, keepdims=True)
     rows.flags.writeable = False
     return rows
+
+
+def _aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Returns an array that starts on a cache line, so that no load of taps needs two of them."""
+    size, line = int(np.prod(shape)), 64 // 4
+    room = np.empty(size + line, dtype=np.float32)
+    start = -(room.ctypes.data // 4) % line
+    return room[start : start + size].reshape(shape)

@@ -1,10 +1,12 @@
-/* The vector loops of resampler.pyx: a polyphase filter. Callers vouch for every pointer and length.
+/* The vector loops of resampler.pyx: a polyphase filter. Callers vouch for pointers and lengths.
  *
- * Output m sits at m * down on a time axis of up ticks per input sample. The tick's remainder by
- * up is its phase and picks a row of the bank; its quotient is the offset of the row's first
- * sample in the window. So outputs that are `up` apart share a row, `down` samples further on:
- * four of them share each load of the taps. Every output sums its products in the same lanes in
- * the same order however many neighbours it is computed with, so chunking cannot change a bit.
+ * Output m lies at m * down on a time axis of up ticks per input sample. The remainder of that by
+ * up is its phase; the quotient says where in the window its samples are. The bank has a row of
+ * taps for each phase, in the order in which consecutive outputs use them, so that the bank is
+ * read from end to end. Outputs that are `up` apart share a row, their samples `down` apart: a
+ * whole round of all rows is computed for eight of them together, or for two. Every output sums
+ * its products in the same lanes in the same order in whatever company it is computed, so that
+ * chunking cannot change a bit.
  */
 #ifndef PIPECAT_TWILIO_FIR_H
 #define PIPECAT_TWILIO_FIR_H
@@ -22,6 +24,35 @@
 #include <arm_neon.h>
 #endif
 
+struct bank {
+    const float *start, *end;
+    ptrdiff_t taps, up;
+    ptrdiff_t whole, part; /* of down / up: how far on the next output's samples are */
+};
+
+/* Where an output gets its taps and its samples from. */
+struct cursor {
+    const float *row, *x;
+    ptrdiff_t phase;
+};
+
+INLINE struct cursor next(const struct bank *bank, struct cursor at) {
+    at.row += bank->taps, at.x += bank->whole, at.phase += bank->part;
+    if (at.row == bank->end) at.row = bank->start;
+    if (at.phase >= bank->up) at.x++, at.phase -= bank->up;
+    return at;
+}
+
+/* Fills c with the next `count` cursors, 1 to 4, and more of the last; returns the one after. */
+INLINE struct cursor next_four(const struct bank *bank, struct cursor at, ptrdiff_t count,
+                               struct cursor *c) {
+    for (int i = 0; i < 4; i++) {
+        c[i] = at;
+        if (i + 1 < count) at = next(bank, at);
+    }
+    return next(bank, at);
+}
+
 INLINE int16_t round_to_pcm(float sum) {
     long rounded = lrintf(sum); /* to even, as the unit rounds by default */
     return (int16_t)(rounded > INT16_MAX ? INT16_MAX : rounded < INT16_MIN ? INT16_MIN : rounded);
@@ -32,6 +63,8 @@ typedef float f32x4 __attribute__((vector_size(16)));
 typedef float f32x8 __attribute__((vector_size(32)));
 typedef float loose_f32x4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float loose_f32x8 __attribute__((vector_size(32), aligned(4), may_alias));
+
+#define AT(V, address) (*(const loose_##V *)(address))
 
 #define FOLD_f32x4(sum) (sum)
 #define FOLD_f32x8(sum)                                                                            \
@@ -44,32 +77,43 @@ INLINE f32x4 sum_lanes(f32x4 a, f32x4 b, f32x4 c, f32x4 d) {
     return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
 }
 
-/* dot_V gives one output (in every lane), dot4_V four outputs `down` samples apart. Two sums each,
- * for even and odd vectors, keep enough additions in flight to hide how long one takes. */
+/* dot_RxN: N outputs, their samples `down` apart, from each of R rows of taps. Every load of taps
+ * serves N outputs, and eight sums, where there are that many, hide how long an addition takes.
+ * The sums are in the order of the rows, N for each. */
+#define MAC(V, sum, t, x) sum += AT(V, t + k) * AT(V, x + k)
 #define DEFINE_DOTS(V, LANES)                                                                      \
-    INLINE f32x4 dot_##V(const float *taps, ptrdiff_t count, const float *x) {                     \
-        V s0 = {0}, s1 = {0};                                                                      \
-        for (ptrdiff_t k = 0; k < count; k += 2 * LANES) {                                         \
-            s0 += *(const loose_##V *)(taps + k) * *(const loose_##V *)(x + k);                    \
-            s1 += *(const loose_##V *)(taps + k + LANES) * *(const loose_##V *)(x + k + LANES);    \
+    INLINE void dot_1x8_##V(ptrdiff_t taps, const float *t, const float *x, ptrdiff_t down,        \
+                            f32x4 *sums) {                                                         \
+        V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, s5 = {0}, s6 = {0}, s7 = {0};          \
+        const float *x1 = x + down, *x2 = x1 + down, *x3 = x2 + down, *x4 = x3 + down;             \
+        const float *x5 = x4 + down, *x6 = x5 + down, *x7 = x6 + down;                             \
+        for (ptrdiff_t k = 0; k < taps; k += LANES) {                                              \
+            MAC(V, s0, t, x), MAC(V, s1, t, x1), MAC(V, s2, t, x2), MAC(V, s3, t, x3);             \
+            MAC(V, s4, t, x4), MAC(V, s5, t, x5), MAC(V, s6, t, x6), MAC(V, s7, t, x7);            \
         }                                                                                          \
-        s0 += s1;                                                                                  \
-        f32x4 s = FOLD_##V(s0);                                                                    \
-        return sum_lanes(s, s, s, s);                                                              \
+        sums[0] = sum_lanes(FOLD_##V(s0), FOLD_##V(s1), FOLD_##V(s2), FOLD_##V(s3));               \
+        sums[1] = sum_lanes(FOLD_##V(s4), FOLD_##V(s5), FOLD_##V(s6), FOLD_##V(s7));               \
     }                                                                                              \
-    INLINE f32x4 dot4_##V(const float *taps, ptrdiff_t count, const float *x, ptrdiff_t down) {    \
-        V a0 = {0}, a1 = {0}, b0 = {0}, b1 = {0}, c0 = {0}, c1 = {0}, d0 = {0}, d1 = {0};          \
-        const float *b = x + down, *c = b + down, *d = c + down;                                   \
-        for (ptrdiff_t k = 0; k < count; k += 2 * LANES) {                                         \
-            V t0 = *(const loose_##V *)(taps + k);                                                 \
-            V t1 = *(const loose_##V *)(taps + k + LANES);                                         \
-            a0 += t0 * *(const loose_##V *)(x + k), a1 += t1 * *(const loose_##V *)(x + k + LANES); \
-            b0 += t0 * *(const loose_##V *)(b + k), b1 += t1 * *(const loose_##V *)(b + k + LANES); \
-            c0 += t0 * *(const loose_##V *)(c + k), c1 += t1 * *(const loose_##V *)(c + k + LANES); \
-            d0 += t0 * *(const loose_##V *)(d + k), d1 += t1 * *(const loose_##V *)(d + k + LANES); \
+    INLINE void dot_4x2_##V(ptrdiff_t taps, const struct cursor *c, ptrdiff_t down, f32x4 *sums) { \
+        V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, s5 = {0}, s6 = {0}, s7 = {0};          \
+        const float *t0 = c[0].row, *t1 = c[1].row, *t2 = c[2].row, *t3 = c[3].row;                \
+        const float *x0 = c[0].x, *x1 = c[1].x, *x2 = c[2].x, *x3 = c[3].x;                        \
+        const float *y0 = x0 + down, *y1 = x1 + down, *y2 = x2 + down, *y3 = x3 + down;            \
+        for (ptrdiff_t k = 0; k < taps; k += LANES) {                                              \
+            MAC(V, s0, t0, x0), MAC(V, s1, t0, y0), MAC(V, s2, t1, x1), MAC(V, s3, t1, y1);        \
+            MAC(V, s4, t2, x2), MAC(V, s5, t2, y2), MAC(V, s6, t3, x3), MAC(V, s7, t3, y3);        \
         }                                                                                          \
-        a0 += a1, b0 += b1, c0 += c1, d0 += d1;                                                    \
-        return sum_lanes(FOLD_##V(a0), FOLD_##V(b0), FOLD_##V(c0), FOLD_##V(d0));                  \
+        sums[0] = sum_lanes(FOLD_##V(s0), FOLD_##V(s1), FOLD_##V(s2), FOLD_##V(s3));               \
+        sums[1] = sum_lanes(FOLD_##V(s4), FOLD_##V(s5), FOLD_##V(s6), FOLD_##V(s7));               \
+    }                                                                                              \
+    INLINE void dot_4x1_##V(ptrdiff_t taps, const struct cursor *c, f32x4 *sums) {                 \
+        V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};                                                  \
+        const float *t0 = c[0].row, *t1 = c[1].row, *t2 = c[2].row, *t3 = c[3].row;                \
+        const float *x0 = c[0].x, *x1 = c[1].x, *x2 = c[2].x, *x3 = c[3].x;                        \
+        for (ptrdiff_t k = 0; k < taps; k += LANES) {                                              \
+            MAC(V, s0, t0, x0), MAC(V, s1, t1, x1), MAC(V, s2, t2, x2), MAC(V, s3, t3, x3);        \
+        }                                                                                          \
+        sums[0] = sum_lanes(FOLD_##V(s0), FOLD_##V(s1), FOLD_##V(s2), FOLD_##V(s3));               \
     }
 DEFINE_DOTS(f32x4, 4)
 DEFINE_DOTS(f32x8, 8)
@@ -87,56 +131,96 @@ INLINE void round_four_to_pcm(f32x4 sums, int16_t *pcm) {
 #endif
 }
 
-INLINE int16_t dot(int lanes, const float *taps, ptrdiff_t count, const float *x) {
-    int16_t pcm[4];
-    round_four_to_pcm(lanes == 8 ? dot_f32x8(taps, count, x) : dot_f32x4(taps, count, x), pcm);
-    return pcm[0];
+INLINE void dot_1x8(int lanes, ptrdiff_t taps, const struct cursor *c, ptrdiff_t down,
+                    int16_t *pcm) {
+    f32x4 sums[2];
+    if (lanes == 8) dot_1x8_f32x8(taps, c->row, c->x, down, sums);
+    else dot_1x8_f32x4(taps, c->row, c->x, down, sums);
+    round_four_to_pcm(sums[0], pcm);
+    round_four_to_pcm(sums[1], pcm + 4);
 }
 
-INLINE void dot4(int lanes, const float *taps, ptrdiff_t count, const float *x, ptrdiff_t down,
-                 int16_t *pcm) {
-    round_four_to_pcm(lanes == 8 ? dot4_f32x8(taps, count, x, down)
-                                 : dot4_f32x4(taps, count, x, down), pcm);
+INLINE void dot_4x2(int lanes, ptrdiff_t taps, const struct cursor *c, ptrdiff_t down,
+                    int16_t *pcm) {
+    f32x4 sums[2];
+    if (lanes == 8) dot_4x2_f32x8(taps, c, down, sums);
+    else dot_4x2_f32x4(taps, c, down, sums);
+    round_four_to_pcm(sums[0], pcm);
+    round_four_to_pcm(sums[1], pcm + 4);
+}
+
+INLINE void dot_4x1(int lanes, ptrdiff_t taps, const struct cursor *c, int16_t *pcm) {
+    f32x4 sums[1];
+    if (lanes == 8) dot_4x1_f32x8(taps, c, sums);
+    else dot_4x1_f32x4(taps, c, sums);
+    round_four_to_pcm(sums[0], pcm);
 }
 #else
-INLINE int16_t dot(int lanes, const float *taps, ptrdiff_t count, const float *x) {
+INLINE int16_t dot(ptrdiff_t taps, const float *t, const float *x) {
     float sums[8] = {0};
-    (void)lanes;
-    for (ptrdiff_t k = 0; k < count; k += 8) {
-        for (int lane = 0; lane < 8; lane++) sums[lane] += taps[k + lane] * x[k + lane];
+    for (ptrdiff_t k = 0; k < taps; k += 8) {
+        for (int lane = 0; lane < 8; lane++) sums[lane] += t[k + lane] * x[k + lane];
     }
     return round_to_pcm(((sums[0] + sums[4]) + (sums[2] + sums[6])) +
                         ((sums[1] + sums[5]) + (sums[3] + sums[7])));
 }
 
-INLINE void dot4(int lanes, const float *taps, ptrdiff_t count, const float *x, ptrdiff_t down,
-                 int16_t *pcm) {
-    for (int i = 0; i < 4; i++) pcm[i] = dot(lanes, taps, count, x + i * down);
+INLINE void dot_1x8(int lanes, ptrdiff_t taps, const struct cursor *c, ptrdiff_t down,
+                    int16_t *pcm) {
+    (void)lanes;
+    for (int i = 0; i < 8; i++) pcm[i] = dot(taps, c->row, c->x + i * down);
+}
+
+INLINE void dot_4x2(int lanes, ptrdiff_t taps, const struct cursor *c, ptrdiff_t down,
+                    int16_t *pcm) {
+    (void)lanes;
+    for (int i = 0; i < 8; i++) pcm[i] = dot(taps, c[i / 2].row, c[i / 2].x + i % 2 * down);
+}
+
+INLINE void dot_4x1(int lanes, ptrdiff_t taps, const struct cursor *c, int16_t *pcm) {
+    (void)lanes;
+    for (int i = 0; i < 4; i++) pcm[i] = dot(taps, c[i].row, c[i].x);
 }
 #endif
 
-/* Computes `outputs` samples; the first has phase `phase` and its row starts at window[0]. */
+/* Computes `outputs` samples. The first one's taps are in row `row`, its phase is `phase`, and its
+ * oldest sample is window[0]. */
 INLINE void fir_on(int lanes, const float *bank, ptrdiff_t taps, ptrdiff_t up, ptrdiff_t down,
-                   ptrdiff_t phase, const float *window, int16_t *pcm, ptrdiff_t outputs) {
-    ptrdiff_t whole = down / up, part = down % up;
-    for (ptrdiff_t first = 0; first < up && first < outputs; first++) {
-        const float *row = bank + phase * taps, *x = window;
-        int16_t *out = pcm + first;
-        ptrdiff_t left = (outputs - first + up - 1) / up;
-        for (; left >= 4; left -= 4, x += 4 * down, out += 4 * up) {
-            int16_t four[4];
-            dot4(lanes, row, taps, x, down, four);
-            out[0] = four[0], out[up] = four[1], out[2 * up] = four[2], out[3 * up] = four[3];
+                   ptrdiff_t row, ptrdiff_t phase, const float *window, int16_t *pcm,
+                   ptrdiff_t outputs) {
+    const struct bank rows = {bank, bank + up * taps, taps, up, down / up, down % up};
+    struct cursor at = {bank + row * taps, window, phase}, c[4];
+    int16_t some[8];
+    ptrdiff_t count;
+
+    for (; outputs >= 8 * up; outputs -= 8 * up, pcm += 8 * up, at.x += 7 * down) {
+        for (ptrdiff_t i = 0; i < up; i++) {
+            dot_1x8(lanes, taps, &at, down, some);
+            for (int round = 0; round < 8; round++) pcm[i + round * up] = some[round];
+            at = next(&rows, at);
         }
-        for (; left > 0; left--, x += down, out += up) *out = dot(lanes, row, taps, x);
-        window += whole, phase += part;
-        if (phase >= up) window++, phase -= up;
+    }
+    for (; outputs >= 2 * up; outputs -= 2 * up, pcm += 2 * up, at.x += down) {
+        for (ptrdiff_t i = 0; i < up; i += count) {
+            count = up - i < 4 ? up - i : 4;
+            at = next_four(&rows, at, count, c);
+            dot_4x2(lanes, taps, c, down, some);
+            for (int j = 0; j < count; j++) {
+                pcm[i + j] = some[2 * j], pcm[i + j + up] = some[2 * j + 1];
+            }
+        }
+    }
+    for (; outputs > 0; outputs -= count, pcm += count) {
+        count = outputs < 4 ? outputs : 4;
+        at = next_four(&rows, at, count, c);
+        dot_4x1(lanes, taps, c, some);
+        memcpy(pcm, some, (size_t)count * sizeof *pcm);
     }
 }
 
-ON_EACH_PATH(fir, (const float *bank, ptrdiff_t taps, ptrdiff_t up, ptrdiff_t down,
+ON_EACH_PATH(fir, (const float *bank, ptrdiff_t taps, ptrdiff_t up, ptrdiff_t down, ptrdiff_t row,
                    ptrdiff_t phase, const float *window, int16_t *pcm, ptrdiff_t outputs),
-             bank, taps, up, down, phase, window, pcm, outputs)
+             bank, taps, up, down, row, phase, window, pcm, outputs)
 
 INLINE void pcm_to_float_on(int lanes, const uint8_t *pcm, float *samples, ptrdiff_t count) {
     (void)lanes;

@@ -26,7 +26,8 @@ cdef extern from "vectors.h":
 cdef extern from "fir.h" nogil:
     void pcm_to_float(const uint8_t *pcm, float *samples, Py_ssize_t count)
     void fir(const float *bank, Py_ssize_t taps, Py_ssize_t up, Py_ssize_t down,
-             Py_ssize_t phase, const float *window, int16_t *pcm, Py_ssize_t outputs)
+             Py_ssize_t row, Py_ssize_t phase, const float *window, int16_t *pcm,
+             Py_ssize_t outputs)
 
 cdef enum:
     BLOCK = 1024  # samples taken into the window at a time: a 20 ms chunk at 48 kHz fits
@@ -77,8 +78,9 @@ cdef class SincResampler:
     cdef Py_ssize_t _taps, _up, _down
     cdef int64_t _delay_ticks  # the filter's delay, in ticks of in_rate * up
     cdef float *_window  # taps - 1 samples of history, then room for a block
-    cdef Py_ssize_t _offset  # where in the window the next output's row starts ...
-    cdef Py_ssize_t _phase  # ... and how many ticks after the row's last sample it lies
+    cdef Py_ssize_t _offset  # where in the window the next output's samples start ...
+    cdef Py_ssize_t _phase  # ... how many ticks after the last of them it lies ...
+    cdef Py_ssize_t _row  # ... and which row of the bank has its taps
     cdef bint _called  # since the last reset: there is a last call to be idle since
     cdef bint _fresh  # no sample was taken since the last reset
     cdef bint _busy
@@ -187,7 +189,7 @@ cdef class SincResampler:
         """Forgets all audio taken so far, as if the object were new."""
         self._check_idle()
         memset(self._window, 0, self._window_size())
-        self._offset = self._phase = 0
+        self._offset = self._phase = self._row = 0
         self._called = False
         self._fresh = True
 
@@ -243,11 +245,12 @@ cdef class SincResampler:
             block = min(count, BLOCK)
             pcm_to_float(pcm, self._window + history, block)
             outputs = self._outputs_due(block)
-            fir(self._rows, self._taps, self._up, self._down, self._phase,
+            fir(self._rows, self._taps, self._up, self._down, self._row, self._phase,
                 self._window + self._offset, out, outputs)
             ticks = self._phase + <int64_t> outputs * self._down
             self._offset += ticks // self._up - block
             self._phase = ticks % self._up
+            self._row = (self._row + outputs) % self._up
             memmove(self._window, self._window + block, history * sizeof(float))
             pcm += 2 * block
             out += outputs

@@ -14,7 +14,8 @@ def bank(up: int, down: int) -> np.ndarray:
 
 def prototype(up: int, down: int) -> np.ndarray:
     """The filter that the bank was cut from, in float64."""
-    return bank(up, down)[:, ::-1].T.reshape(-1).astype(float)
+    by_phase = bank(up, down)[np.argsort(np.arange(up) * down % up)]
+    return by_phase[:, ::-1].T.reshape(-1).astype(float)
 
 
 @pytest.mark.parametrize(("up", "down"), RATIOS)
