@@ -7,7 +7,7 @@ Source: J. O. Smith, "Digital Audio Resampling", https://ccrma.stanford.edu/~jos
 """
 
 from functools import lru_cache
-from math import ceil, gcd
+from math import ceil, gcd, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,20 @@ def reduced_ratio(in_rate: int, out_rate: int) -> tuple[int, int]:
 
 def bank_taps(up: int, down: int, num_zeros: int) -> int:
     """Returns how many taps each of the bank's `up` rows has, padding included."""
-    return ceil(2 * num_zeros * max(up, down) / up / TAPS_MULTIPLE) * TAPS_MULTIPLE
+    return _padded(2 * num_zeros * max(up, down) / up)
+
+
+def _padded(taps: float) -> int:
+    return ceil(taps / TAPS_MULTIPLE) * TAPS_MULTIPLE
+
+
+def zeros_around(taps: int, down: int) -> int:
+    """Returns how many zeros lie before and after a row: what the filter loop slides it by.
+
+    None where that would add more than a quarter to its work.
+    """
+    zeros = _padded(4 * down)
+    return zeros if 4 * zeros <= taps else 0
 
 
 @lru_cache(maxsize=64)  # a process sees few pairs of rates; 64 banks are 128 MiB at the very most
@@ -60,26 +73,28 @@ def polyphase_bank(
         beta: Shape of the Kaiser window; more is a deeper stop band and a wider transition.
 
     Returns:
-        A read-only float32 array of shape (up, taps).
+        A read-only float32 array of shape (up, taps); in memory `zeros_around` each row.
     """
     half = num_zeros * max(up, down)
     periods = np.arange(-half, half) / max(up, down)
     window = np.i0(beta * np.sqrt(1 - (periods / num_zeros) ** 2)) / np.i0(beta)
     sinc = np.sinc(rolloff * periods) * window
     sinc[0] = 0  # the one tap without a mirror image
-    padded = np.zeros(up * bank_taps(up, down, num_zeros))
+    taps = bank_taps(up, down, num_zeros)
+    padded = np.zeros(up * taps)
     padded[: sinc.size] = sinc
     phases = np.arange(up) * down % up
     bank = padded.reshape(-1, up).T[phases, ::-1]
-    rows = _aligned(bank.shape)
+    zeros = zeros_around(taps, down)
+    rows = _aligned_zeros(up + 1, zeros + taps)[:up, zeros:]
     rows[:] = bank / bank.sum(axis=1, keepdims=True)
     rows.flags.writeable = False
     return rows
 
 
-def _aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Returns an array that starts on a cache line, so that no load of taps needs two of them."""
-    size, line = int(np.prod(shape)), 64 // 4
-    room = np.empty(size + line, dtype=np.float32)
+def _aligned_zeros(*shape: int) -> NDArray[np.float32]:
+    """Returns an array that starts on a cache line, so that few loads of taps need two of them."""
+    size, line = prod(shape), 64 // 4
+    room = np.zeros(size + line, dtype=np.float32)
     start = -(room.ctypes.data // 4) % line
     return room[start : start + size].reshape(shape)

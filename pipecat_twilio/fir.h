@@ -2,11 +2,13 @@
  *
  * Output m lies at m * down on a time axis of up ticks per input sample. The remainder of that by
  * up is its phase; the quotient says where in the window its samples are. The bank has a row of
- * taps for each phase, in the order in which consecutive outputs use them, so that the bank is
- * read from end to end. Outputs that are `up` apart share a row, their samples `down` apart: a
- * whole round of all rows is computed for eight of them together, or for two. Every output sums
- * its products in the same lanes in the same order in whatever company it is computed, so that
- * chunking cannot change a bit.
+ * taps for each phase, in the order in which consecutive outputs use them, so that it is read from
+ * end to end. Outputs that are `up` apart share a row, their samples `down` apart: eight or two
+ * rounds of all rows are computed together.
+ *
+ * Every output sums its products in the same lanes in the same order in whatever company it is
+ * computed, so chunking cannot change a bit: products with a zero around a row change no sum, and
+ * a row that slides by four lanes only swaps the halves of eight, which are added at the end.
  */
 #ifndef PIPECAT_TWILIO_FIR_H
 #define PIPECAT_TWILIO_FIR_H
@@ -25,8 +27,9 @@
 #endif
 
 struct bank {
-    const float *start, *end;
-    ptrdiff_t taps, up;
+    const float *rows;
+    ptrdiff_t taps, zeros; /* of a row, a multiple of 8; and around it, 4 * down or more, or none */
+    ptrdiff_t up, down;
     ptrdiff_t whole, part; /* of down / up: how far on the next output's samples are */
 };
 
@@ -37,8 +40,9 @@ struct cursor {
 };
 
 INLINE struct cursor next(const struct bank *bank, struct cursor at) {
-    at.row += bank->taps, at.x += bank->whole, at.phase += bank->part;
-    if (at.row == bank->end) at.row = bank->start;
+    ptrdiff_t stride = bank->taps + bank->zeros;
+    at.row += stride, at.x += bank->whole, at.phase += bank->part;
+    if (at.row == bank->rows + bank->up * stride) at.row = bank->rows;
     if (at.phase >= bank->up) at.x++, at.phase -= bank->up;
     return at;
 }
@@ -66,33 +70,71 @@ typedef float loose_f32x8 __attribute__((vector_size(32), aligned(4), may_alias)
 
 #define AT(V, address) (*(const loose_##V *)(address))
 
-#define FOLD_f32x4(sum) (sum)
-#define FOLD_f32x8(sum)                                                                            \
-    (__builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7))
+/* GCC would load a value again for each instruction that can take it from memory. */
+#if defined(__SSE2__)
+#define IN_REGISTER(value) __asm__("" : "+x"(value))
+#else
+#define IN_REGISTER(value) (void)0
+#endif
 
-/* The sums of the lanes of a, b, c and d, as the lanes of one vector. */
-INLINE f32x4 sum_lanes(f32x4 a, f32x4 b, f32x4 c, f32x4 d) {
-    f32x4 ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
-    f32x4 cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
-    return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
-}
+/* SUM_8 puts the sums of the lanes of eight vectors into two, SUM_4 those of four into one. Eight
+ * lanes are made four, the upper half added to the lower one, before they go the same way. They
+ * are macros since GCC warns of wide vectors passed by a function, even if that is inlined. */
+#define SHUFFLE __builtin_shufflevector
+#define SUM_4_f32x4(sum, a, b, c, d)                                                               \
+    do {                                                                                           \
+        f32x4 ab = SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7);                          \
+        f32x4 cd = SHUFFLE(c, d, 0, 1, 4, 5) + SHUFFLE(c, d, 2, 3, 6, 7);                          \
+        (sum) = SHUFFLE(ab, cd, 0, 2, 4, 6) + SHUFFLE(ab, cd, 1, 3, 5, 7);                         \
+    } while (0)
+#define SUM_8_f32x4(sums, a, b, c, d, e, f, g, h)                                                  \
+    do {                                                                                           \
+        SUM_4_f32x4((sums)[0], a, b, c, d);                                                        \
+        SUM_4_f32x4((sums)[1], e, f, g, h);                                                        \
+    } while (0)
+#define HALVES(a, b)                                                                               \
+    (SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
+#define PAIRS(a, b)                                                                                \
+    (SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
+#define SUM_8_f32x8(sums, a, b, c, d, e, f, g, h)                                                  \
+    do {                                                                                           \
+        f32x8 ae = HALVES(a, e), bf = HALVES(b, f), cg = HALVES(c, g), dh = HALVES(d, h);          \
+        f32x8 abef = PAIRS(ae, bf), cdgh = PAIRS(cg, dh);                                          \
+        f32x8 all = SHUFFLE(abef, cdgh, 0, 2, 8, 10, 4, 6, 12, 14) +                               \
+                    SHUFFLE(abef, cdgh, 1, 3, 9, 11, 5, 7, 13, 15);                                \
+        memcpy(sums, &all, sizeof all);                                                            \
+    } while (0)
+#define SUM_4_f32x8(sum, a, b, c, d)                                                               \
+    do {                                                                                           \
+        f32x8 ac = HALVES(a, c), bd = HALVES(b, d), abcd = PAIRS(ac, bd);                          \
+        f32x4 ab = SHUFFLE(abcd, abcd, 0, 1, 2, 3), cd = SHUFFLE(abcd, abcd, 4, 5, 6, 7);          \
+        (sum) = SHUFFLE(ab, cd, 0, 2, 4, 6) + SHUFFLE(ab, cd, 1, 3, 5, 7);                         \
+    } while (0)
 
-/* dot_RxN: N outputs, their samples `down` apart, from each of R rows of taps. Every load of taps
- * serves N outputs, and eight sums, where there are that many, hide how long an addition takes.
- * The sums are in the order of the rows, N for each. */
+/* dot_RxN: R rows of taps, N outputs from each, their samples `down` apart. In a dot_2x4 every load
+ * serves as many products as there are registers for: the taps four, the samples two. Eight sums,
+ * where there are that many, hide how long an addition takes. They are in the order of the samples,
+ * and for each in that of the rows. */
 #define MAC(V, sum, t, x) sum += AT(V, t + k) * AT(V, x + k)
+#define MAC_2(V, sum0, sum1, x)                                                                    \
+    do {                                                                                           \
+        V samples = AT(V, x + k);                                                                  \
+        IN_REGISTER(samples);                                                                      \
+        sum0 += t0 * samples, sum1 += t1 * samples;                                                \
+    } while (0)
 #define DEFINE_DOTS(V, LANES)                                                                      \
-    INLINE void dot_1x8_##V(ptrdiff_t taps, const float *t, const float *x, ptrdiff_t down,        \
-                            f32x4 *sums) {                                                         \
+    INLINE void dot_2x4_##V(ptrdiff_t taps, const float *row0, const float *row1, const float *x,  \
+                            ptrdiff_t down, f32x4 *sums) {                                         \
         V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, s5 = {0}, s6 = {0}, s7 = {0};          \
-        const float *x1 = x + down, *x2 = x1 + down, *x3 = x2 + down, *x4 = x3 + down;             \
-        const float *x5 = x4 + down, *x6 = x5 + down, *x7 = x6 + down;                             \
+        const float *x1 = x + down, *x2 = x1 + down, *x3 = x2 + down;                              \
         for (ptrdiff_t k = 0; k < taps; k += LANES) {                                              \
-            MAC(V, s0, t, x), MAC(V, s1, t, x1), MAC(V, s2, t, x2), MAC(V, s3, t, x3);             \
-            MAC(V, s4, t, x4), MAC(V, s5, t, x5), MAC(V, s6, t, x6), MAC(V, s7, t, x7);            \
+            V t0 = AT(V, row0 + k), t1 = AT(V, row1 + k);                                          \
+            MAC_2(V, s0, s4, x);                                                                   \
+            MAC_2(V, s1, s5, x1);                                                                  \
+            MAC_2(V, s2, s6, x2);                                                                  \
+            MAC_2(V, s3, s7, x3);                                                                  \
         }                                                                                          \
-        sums[0] = sum_lanes(FOLD_##V(s0), FOLD_##V(s1), FOLD_##V(s2), FOLD_##V(s3));               \
-        sums[1] = sum_lanes(FOLD_##V(s4), FOLD_##V(s5), FOLD_##V(s6), FOLD_##V(s7));               \
+        SUM_8_##V(sums, s0, s4, s1, s5, s2, s6, s3, s7);                                           \
     }                                                                                              \
     INLINE void dot_4x2_##V(ptrdiff_t taps, const struct cursor *c, ptrdiff_t down, f32x4 *sums) { \
         V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, s5 = {0}, s6 = {0}, s7 = {0};          \
@@ -100,11 +142,10 @@ INLINE f32x4 sum_lanes(f32x4 a, f32x4 b, f32x4 c, f32x4 d) {
         const float *x0 = c[0].x, *x1 = c[1].x, *x2 = c[2].x, *x3 = c[3].x;                        \
         const float *y0 = x0 + down, *y1 = x1 + down, *y2 = x2 + down, *y3 = x3 + down;            \
         for (ptrdiff_t k = 0; k < taps; k += LANES) {                                              \
-            MAC(V, s0, t0, x0), MAC(V, s1, t0, y0), MAC(V, s2, t1, x1), MAC(V, s3, t1, y1);        \
-            MAC(V, s4, t2, x2), MAC(V, s5, t2, y2), MAC(V, s6, t3, x3), MAC(V, s7, t3, y3);        \
+            MAC(V, s0, t0, x0), MAC(V, s1, t1, x1), MAC(V, s2, t2, x2), MAC(V, s3, t3, x3);        \
+            MAC(V, s4, t0, y0), MAC(V, s5, t1, y1), MAC(V, s6, t2, y2), MAC(V, s7, t3, y3);        \
         }                                                                                          \
-        sums[0] = sum_lanes(FOLD_##V(s0), FOLD_##V(s1), FOLD_##V(s2), FOLD_##V(s3));               \
-        sums[1] = sum_lanes(FOLD_##V(s4), FOLD_##V(s5), FOLD_##V(s6), FOLD_##V(s7));               \
+        SUM_8_##V(sums, s0, s1, s2, s3, s4, s5, s6, s7);                                           \
     }                                                                                              \
     INLINE void dot_4x1_##V(ptrdiff_t taps, const struct cursor *c, f32x4 *sums) {                 \
         V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};                                                  \
@@ -113,7 +154,7 @@ INLINE f32x4 sum_lanes(f32x4 a, f32x4 b, f32x4 c, f32x4 d) {
         for (ptrdiff_t k = 0; k < taps; k += LANES) {                                              \
             MAC(V, s0, t0, x0), MAC(V, s1, t1, x1), MAC(V, s2, t2, x2), MAC(V, s3, t3, x3);        \
         }                                                                                          \
-        sums[0] = sum_lanes(FOLD_##V(s0), FOLD_##V(s1), FOLD_##V(s2), FOLD_##V(s3));               \
+        SUM_4_##V(sums[0], s0, s1, s2, s3);                                                        \
     }
 DEFINE_DOTS(f32x4, 4)
 DEFINE_DOTS(f32x8, 8)
@@ -131,11 +172,11 @@ INLINE void round_four_to_pcm(f32x4 sums, int16_t *pcm) {
 #endif
 }
 
-INLINE void dot_1x8(int lanes, ptrdiff_t taps, const struct cursor *c, ptrdiff_t down,
-                    int16_t *pcm) {
+INLINE void dot_2x4(int lanes, ptrdiff_t taps, const float *row0, const float *row1,
+                    const float *x, ptrdiff_t down, int16_t *pcm) {
     f32x4 sums[2];
-    if (lanes == 8) dot_1x8_f32x8(taps, c->row, c->x, down, sums);
-    else dot_1x8_f32x4(taps, c->row, c->x, down, sums);
+    if (lanes == 8) dot_2x4_f32x8(taps, row0, row1, x, down, sums);
+    else dot_2x4_f32x4(taps, row0, row1, x, down, sums);
     round_four_to_pcm(sums[0], pcm);
     round_four_to_pcm(sums[1], pcm + 4);
 }
@@ -165,16 +206,16 @@ INLINE int16_t dot(ptrdiff_t taps, const float *t, const float *x) {
                         ((sums[1] + sums[5]) + (sums[3] + sums[7])));
 }
 
-INLINE void dot_1x8(int lanes, ptrdiff_t taps, const struct cursor *c, ptrdiff_t down,
-                    int16_t *pcm) {
+INLINE void dot_2x4(int lanes, ptrdiff_t taps, const float *row0, const float *row1,
+                    const float *x, ptrdiff_t down, int16_t *pcm) {
     (void)lanes;
-    for (int i = 0; i < 8; i++) pcm[i] = dot(taps, c->row, c->x + i * down);
+    for (int i = 0; i < 8; i++) pcm[i] = dot(taps, i % 2 ? row1 : row0, x + i / 2 * down);
 }
 
 INLINE void dot_4x2(int lanes, ptrdiff_t taps, const struct cursor *c, ptrdiff_t down,
                     int16_t *pcm) {
     (void)lanes;
-    for (int i = 0; i < 8; i++) pcm[i] = dot(taps, c[i / 2].row, c[i / 2].x + i % 2 * down);
+    for (int i = 0; i < 8; i++) pcm[i] = dot(taps, c[i % 4].row, c[i % 4].x + i / 4 * down);
 }
 
 INLINE void dot_4x1(int lanes, ptrdiff_t taps, const struct cursor *c, int16_t *pcm) {
@@ -183,44 +224,61 @@ INLINE void dot_4x1(int lanes, ptrdiff_t taps, const struct cursor *c, int16_t *
 }
 #endif
 
-/* Computes `outputs` samples. The first one's taps are in row `row`, its phase is `phase`, and its
- * oldest sample is window[0]. */
-INLINE void fir_on(int lanes, const float *bank, ptrdiff_t taps, ptrdiff_t up, ptrdiff_t down,
-                   ptrdiff_t row, ptrdiff_t phase, const float *window, int16_t *pcm,
+/* Copies 1 to 4 samples; four, the usual number, at once. */
+INLINE void put(const int16_t *some, int16_t *pcm, ptrdiff_t count) {
+    if (count == 4) memcpy(pcm, some, 4 * sizeof *pcm);
+    else for (ptrdiff_t i = 0; i < count; i++) pcm[i] = some[i];
+}
+
+/* Computes `outputs` samples, the first one at `at`, which moves on to the next. */
+INLINE void fir_on(int lanes, const struct bank *bank, struct cursor *at, int16_t *pcm,
                    ptrdiff_t outputs) {
-    const struct bank rows = {bank, bank + up * taps, taps, up, down / up, down % up};
-    struct cursor at = {bank + row * taps, window, phase}, c[4];
+    const ptrdiff_t taps = bank->taps, zeros = bank->zeros, up = bank->up, down = bank->down;
+    struct cursor here = *at, c[4];
     int16_t some[8];
     ptrdiff_t count;
 
-    for (; outputs >= 8 * up; outputs -= 8 * up, pcm += 8 * up, at.x += 7 * down) {
-        for (ptrdiff_t i = 0; i < up; i++) {
-            dot_1x8(lanes, taps, &at, down, some);
-            for (int round = 0; round < 8; round++) pcm[i + round * up] = some[round];
-            at = next(&rows, at);
+    for (; zeros && outputs >= 8 * up; outputs -= 8 * up, pcm += 8 * up, here.x += 7 * down) {
+        for (ptrdiff_t i = 0; i < up; i += count) {
+            struct cursor after = next(bank, here);
+            if (i + 1 < up && after.x == here.x) { /* two rows for the same samples */
+                count = 2;
+                for (ptrdiff_t round = 0; round < 8; round += 4) {
+                    int16_t *out = pcm + i + round * up;
+                    dot_2x4(lanes, taps, here.row, after.row, here.x + round * down, down, some);
+                    for (int j = 0; j < 4; j++) memcpy(out + j * up, some + 2 * j, 2 * sizeof *out);
+                }
+                here = next(bank, after);
+            } else { /* a row, and the same for the samples that it meets four rounds later */
+                count = 1;
+                dot_2x4(lanes, taps + zeros, here.row, here.row - 4 * down, here.x, down, some);
+                for (int j = 0; j < 4; j++) {
+                    pcm[i + j * up] = some[2 * j], pcm[i + (j + 4) * up] = some[2 * j + 1];
+                }
+                here = after;
+            }
         }
     }
-    for (; outputs >= 2 * up; outputs -= 2 * up, pcm += 2 * up, at.x += down) {
+    for (; outputs >= 2 * up; outputs -= 2 * up, pcm += 2 * up, here.x += down) {
         for (ptrdiff_t i = 0; i < up; i += count) {
             count = up - i < 4 ? up - i : 4;
-            at = next_four(&rows, at, count, c);
+            here = next_four(bank, here, count, c);
             dot_4x2(lanes, taps, c, down, some);
-            for (int j = 0; j < count; j++) {
-                pcm[i + j] = some[2 * j], pcm[i + j + up] = some[2 * j + 1];
-            }
+            put(some, pcm + i, count);
+            put(some + 4, pcm + i + up, count);
         }
     }
     for (; outputs > 0; outputs -= count, pcm += count) {
         count = outputs < 4 ? outputs : 4;
-        at = next_four(&rows, at, count, c);
+        here = next_four(bank, here, count, c);
         dot_4x1(lanes, taps, c, some);
-        memcpy(pcm, some, (size_t)count * sizeof *pcm);
+        put(some, pcm, count);
     }
+    *at = here;
 }
 
-ON_EACH_PATH(fir, (const float *bank, ptrdiff_t taps, ptrdiff_t up, ptrdiff_t down, ptrdiff_t row,
-                   ptrdiff_t phase, const float *window, int16_t *pcm, ptrdiff_t outputs),
-             bank, taps, up, down, row, phase, window, pcm, outputs)
+ON_EACH_PATH(fir, (const struct bank *bank, struct cursor *at, int16_t *pcm, ptrdiff_t outputs),
+             bank, at, pcm, outputs)
 
 INLINE void pcm_to_float_on(int lanes, const uint8_t *pcm, float *samples, ptrdiff_t count) {
     (void)lanes;

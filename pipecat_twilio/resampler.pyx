@@ -25,9 +25,16 @@ cdef extern from "vectors.h":
 
 cdef extern from "fir.h" nogil:
     void pcm_to_float(const uint8_t *pcm, float *samples, Py_ssize_t count)
-    void fir(const float *bank, Py_ssize_t taps, Py_ssize_t up, Py_ssize_t down,
-             Py_ssize_t row, Py_ssize_t phase, const float *window, int16_t *pcm,
-             Py_ssize_t outputs)
+    struct bank:
+        const float *rows
+        Py_ssize_t taps, zeros, up, down, whole, part
+
+    struct cursor:
+        const float *row
+        const float *x
+        Py_ssize_t phase
+
+    void fir(const bank *bank, cursor *at, int16_t *pcm, Py_ssize_t outputs)
 
 cdef enum:
     BLOCK = 1024  # samples taken into the window at a time: a 20 ms chunk at 48 kHz fits
@@ -73,14 +80,11 @@ cdef class SincResampler:
     cdef object _clock
     cdef double _clear_after_secs
     cdef double _last_call_secs
-    cdef object _bank  # keeps the rows alive
-    cdef const float *_rows
-    cdef Py_ssize_t _taps, _up, _down
+    cdef object _rows  # keeps the bank's memory
+    cdef bank _bank
     cdef int64_t _delay_ticks  # the filter's delay, in ticks of in_rate * up
     cdef float *_window  # taps - 1 samples of history, then room for a block
-    cdef Py_ssize_t _offset  # where in the window the next output's samples start ...
-    cdef Py_ssize_t _phase  # ... how many ticks after the last of them it lies ...
-    cdef Py_ssize_t _row  # ... and which row of the bank has its taps
+    cdef cursor _next  # where the next output gets its taps, and its samples in the window
     cdef bint _called  # since the last reset: there is a last call to be idle since
     cdef bint _fresh  # no sample was taken since the last reset
     cdef bint _busy
@@ -118,36 +122,43 @@ cdef class SincResampler:
         self.clear_after_secs = clear_after_secs
         self._clear_after_secs = -1 if clear_after_secs is None else clear_after_secs
         self._clock = clock
-        self._up = up
-        self._down = down
         self._fresh = True
         if up == down:
             return
-        self._bank = filters.polyphase_bank(up, down, num_zeros, float(rolloff), float(beta))
-        cdef const float[:, ::1] rows = self._bank
-        self._rows = &rows[0, 0]
-        self._taps = taps
+        self._rows = filters.polyphase_bank(up, down, num_zeros, float(rolloff), float(beta))
+        cdef const float[:, :] rows = self._rows
+        self._bank = bank(
+            rows=&rows[0, 0],
+            taps=taps,
+            zeros=filters.zeros_around(taps, down),
+            up=up,
+            down=down,
+            whole=down // up,
+            part=down % up,
+        )
         self._delay_ticks = num_zeros * max(up, down)
-        self._window = <float *> PyMem_Calloc(taps - 1 + BLOCK, sizeof(float))
+        self._window = <float *> PyMem_Calloc(self._window_size(), 1)
         if not self._window:
             raise MemoryError
+        self._next = cursor(row=self._bank.rows, x=self._window, phase=0)
 
     def __dealloc__(self):
         PyMem_Free(self._window)
 
     def __sizeof__(self):
-        return object.__sizeof__(self) + self._window_size()
+        return object.__sizeof__(self) + (self._window_size() if self._window else 0)
 
     def __repr__(self):
         return f"SincResampler({self.in_rate}, {self.out_rate})"
 
     cdef Py_ssize_t _window_size(self) noexcept:
-        return (self._taps - 1 + BLOCK) * sizeof(float) if self._window else 0
+        # What lies up to 8 samples beyond the end is multiplied by the zeros around a row.
+        return (self._bank.taps - 1 + BLOCK + 8) * sizeof(float)
 
     @property
     def delay_secs(self) -> float:
         """How much later a sound leaves than it came in, in seconds."""
-        return self._delay_ticks / (<double> self.in_rate * self._up)
+        return self._delay_ticks / (<double> self.in_rate * max(1, self._bank.up))
 
     def process(self, pcm) -> bytes:
         """Takes the next chunk and returns all audio that is due.
@@ -174,13 +185,12 @@ cdef class SincResampler:
 
     def flush(self) -> bytes:
         """Returns the last `delay_secs` of audio, still in the history, and resets."""
-        if self._fresh or self._up == self._down:
+        if self._fresh or not self._window:
             self.reset()
             return b""
-        # The next output lies this many ticks after the end of what was taken.
-        cdef int64_t ahead = <int64_t> self._offset * self._up + self._phase
-        cdef Py_ssize_t outputs = max(0, -(-(self._delay_ticks - ahead) // self._down))
-        silence = bytes(2 * -(-self._delay_ticks // self._up))
+        cdef int64_t left = self._delay_ticks - self._ticks_ahead()
+        cdef Py_ssize_t outputs = max(0, -(-left // self._bank.down))
+        silence = bytes(2 * -(-self._delay_ticks // self._bank.up))
         tail = self._convert(<const uint8_t *> PyBytes_AS_STRING(silence), len(silence) // 2)
         self.reset()
         return tail[:2 * outputs]
@@ -188,8 +198,9 @@ cdef class SincResampler:
     def reset(self) -> None:
         """Forgets all audio taken so far, as if the object were new."""
         self._check_idle()
-        memset(self._window, 0, self._window_size())
-        self._offset = self._phase = self._row = 0
+        if self._window:
+            memset(self._window, 0, self._window_size())
+            self._next = cursor(row=self._bank.rows, x=self._window, phase=0)
         self._called = False
         self._fresh = True
 
@@ -201,7 +212,7 @@ cdef class SincResampler:
     cdef bytes _take(self, bytes same, const uint8_t *pcm, Py_ssize_t size):
         if size % 2:
             raise ValueError(f"pcm must hold whole 16-bit samples, got {size} bytes")
-        if self._up == self._down:
+        if not self._window:
             return same if same is not None else PyBytes_FromStringAndSize(<const char *> pcm, size)
         self._check_idle()
         if self._clear_after_secs >= 0:
@@ -230,27 +241,25 @@ cdef class SincResampler:
         self._busy = False
         return converted
 
-    @cython.cdivision(True)  # neither side is negative, the divisor never 0
+    cdef int64_t _ticks_ahead(self) noexcept nogil:
+        """Returns how many ticks the next output lies after the end of what was taken."""
+        return (self._next.x - self._window) * <int64_t> self._bank.up + self._next.phase
+
+    @cython.cdivision(True)  # the divided is positive, and so is the divisor
     cdef Py_ssize_t _outputs_due(self, Py_ssize_t count) noexcept nogil:
         """Returns how many outputs the next `count` samples complete."""
-        cdef int64_t ticks = (<int64_t> count - self._offset) * self._up - self._phase
-        return (ticks + self._down - 1) // self._down if ticks > 0 else 0
+        cdef int64_t ticks = <int64_t> count * self._bank.up - self._ticks_ahead()
+        return (ticks + self._bank.down - 1) // self._bank.down if ticks > 0 else 0
 
-    @cython.cdivision(True)  # as above
     cdef void _filter(self, const uint8_t *pcm, Py_ssize_t count, int16_t *out) noexcept nogil:
         cdef Py_ssize_t block, outputs
-        cdef Py_ssize_t history = self._taps - 1
-        cdef int64_t ticks
+        cdef Py_ssize_t history = self._bank.taps - 1
         while count > 0:
             block = min(count, BLOCK)
             pcm_to_float(pcm, self._window + history, block)
             outputs = self._outputs_due(block)
-            fir(self._rows, self._taps, self._up, self._down, self._row, self._phase,
-                self._window + self._offset, out, outputs)
-            ticks = self._phase + <int64_t> outputs * self._down
-            self._offset += ticks // self._up - block
-            self._phase = ticks % self._up
-            self._row = (self._row + outputs) % self._up
+            fir(&self._bank, &self._next, out, outputs)
+            self._next.x -= block
             memmove(self._window, self._window + block, history * sizeof(float))
             pcm += 2 * block
             out += outputs

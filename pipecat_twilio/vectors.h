@@ -5,7 +5,8 @@
  * arm64); "avx2" adds AVX2 with FMA where the processor, asked when the module loads, has them.
  * The choice is a branch around the whole loop instead of target_clones, so it also works on
  * musl, on macOS and in sanitizer builds, and PIPECAT_TWILIO_VECTORS=baseline in the environment
- * undoes it. Other compilers get the tables of ulaw.pyx and the plain loop of fir.h.
+ * undoes it. Other compilers, and builds with PIPECAT_TWILIO_PLAIN defined, get the "plain" path:
+ * the tables of ulaw.pyx and the loop that fir.h has for them.
  */
 #ifndef PIPECAT_TWILIO_VECTORS_H
 #define PIPECAT_TWILIO_VECTORS_H
@@ -17,7 +18,7 @@
 #error "PCM here is little-endian, and so must the host be"
 #endif
 
-#if defined(__GNUC__) /* clang defines it too */
+#if defined(__GNUC__) && !defined(PIPECAT_TWILIO_PLAIN) /* clang defines it too */
 #define HAVE_VECTORS 1
 #define INLINE static inline __attribute__((always_inline))
 #else
@@ -42,7 +43,7 @@ INLINE const char *choose_vector_path(void) {
     use_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                !(wanted && strcmp(wanted, "baseline") == 0);
 #endif
-    return use_avx2 ? "avx2" : "baseline";
+    return use_avx2 ? "avx2" : HAVE_VECTORS ? "baseline" : "plain";
 }
 
 /* Defines NAME(...), which runs NAME_on, told the path's lanes of float, compiled for the path. */
