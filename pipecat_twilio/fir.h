@@ -71,7 +71,7 @@ typedef float loose_f32x8 __attribute__((vector_size(32), aligned(4), may_alias)
 #define AT(V, address) (*(const loose_##V *)(address))
 
 /* GCC would load a value again for each instruction that can take it from memory. */
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(__clang__)
 #define IN_REGISTER(value) __asm__("" : "+x"(value))
 #else
 #define IN_REGISTER(value) (void)0

@@ -49,7 +49,7 @@ INLINE void ulaw_encode_blocks_on(int lanes, const uint8_t *pcm, uint8_t *codes,
         i16_t sample = (i16_t)*(const pcm_t *)(pcm + 2 * i);
         i16_t negative = sample >> 15;
         /* One's complement, as in G.191: -4..-1 fall towards zero like 0..3. */
-        u32_t biased = (u32_t)((sample ^ negative) + ULAW_BIAS);
+        u32_t biased = (u32_t)((u16_t)(sample ^ negative) + ULAW_BIAS);
         u32_t even = (u32_t)__builtin_convertvector((i32_t)(biased & 0xFFFF), f32_t) >> 19;
         u32_t odd = (u32_t)__builtin_convertvector((i32_t)(biased >> 16), f32_t) >> 19;
         u16_t code = (u16_t)(even | (odd << 16)) - SEGMENT_0;
