@@ -24,4 +24,6 @@ setup(
         )
         for name, header in SOURCES.items()
     ],
+    # Objects that another build left behind may have been compiled with other flags.
+    options={"build_ext": {"force": True}},
 )
