@@ -11,18 +11,18 @@ from setuptools import Extension, setup
 # the floating-point flags. There is no -ffast-math: sums keep the order that the source gives them.
 FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno-trapping-math"]
 
-SOURCES = {"ulaw": "ulaw.h", "resampler": "fir.h"}
+HEADERS = {"ulaw": ["ulaw.h"], "resampler": ["fir.h", "fir_up.h", "floats.h"]}
 
 setup(
     ext_modules=[
         Extension(
             f"pipecat_twilio.{name}",
             [f"pipecat_twilio/{name}.pyx"],
-            depends=[f"pipecat_twilio/{file}" for file in (header, "vectors.h", "buffers.pxd")],
+            depends=[f"pipecat_twilio/{file}" for file in (*headers, "vectors.h", "buffers.pxd")],
             include_dirs=["pipecat_twilio"],
             extra_compile_args=FLAGS,
         )
-        for name, header in SOURCES.items()
+        for name, headers in HEADERS.items()
     ],
     # Objects that another build left behind may have been compiled with other flags.
     options={"build_ext": {"force": True}},

@@ -13,18 +13,10 @@
 #ifndef PIPECAT_TWILIO_FIR_H
 #define PIPECAT_TWILIO_FIR_H
 
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "fir_up.h"
+#include "floats.h"
 
-#include "vectors.h"
-
-#if HAVE_VECTORS && defined(__SSE2__)
-#include <emmintrin.h>
-#elif HAVE_VECTORS && defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+enum { OVERREAD = 32 }; /* samples beyond the last that may be read, but do not count */
 
 struct bank {
     const float *rows;
@@ -57,30 +49,10 @@ INLINE struct cursor next_four(const struct bank *bank, struct cursor at, ptrdif
     return next(bank, at);
 }
 
-INLINE int16_t round_to_pcm(float sum) {
-    long rounded = lrintf(sum); /* to even, as the unit rounds by default */
-    return (int16_t)(rounded > INT16_MAX ? INT16_MAX : rounded < INT16_MIN ? INT16_MIN : rounded);
-}
-
 #if HAVE_VECTORS
-typedef float f32x4 __attribute__((vector_size(16)));
-typedef float f32x8 __attribute__((vector_size(32)));
-typedef float loose_f32x4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef float loose_f32x8 __attribute__((vector_size(32), aligned(4), may_alias));
-
-#define AT(V, address) (*(const loose_##V *)(address))
-
-/* GCC would load a value again for each instruction that can take it from memory. */
-#if defined(__SSE2__) && !defined(__clang__)
-#define IN_REGISTER(value) __asm__("" : "+x"(value))
-#else
-#define IN_REGISTER(value) (void)0
-#endif
-
 /* SUM_8 puts the sums of the lanes of eight vectors into two, SUM_4 those of four into one. Eight
  * lanes are made four, the upper half added to the lower one, before they go the same way. They
  * are macros since GCC warns of wide vectors passed by a function, even if that is inlined. */
-#define SHUFFLE __builtin_shufflevector
 #define SUM_4_f32x4(sum, a, b, c, d)                                                               \
     do {                                                                                           \
         f32x4 ab = SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7);                          \
@@ -111,30 +83,23 @@ typedef float loose_f32x8 __attribute__((vector_size(32), aligned(4), may_alias)
         (sum) = SHUFFLE(ab, cd, 0, 2, 4, 6) + SHUFFLE(ab, cd, 1, 3, 5, 7);                         \
     } while (0)
 
-/* dot_RxN: R rows of taps, N outputs from each, their samples `down` apart. In a dot_2x4 every load
- * serves as many products as there are registers for: the taps four, the samples two. Eight sums,
- * where there are that many, hide how long an addition takes. They are in the order of the samples,
- * and for each in that of the rows. */
+/* dot_RxN: R rows of taps, N outputs from each, their samples `down` apart. Eight sums, where there
+ * are that many, hide how long an addition takes. In a dot_1x8 the row also slides by four outputs,
+ * so that every load of samples serves two of them. */
 #define MAC(V, sum, t, x) sum += AT(V, t + k) * AT(V, x + k)
-#define MAC_2(V, sum0, sum1, x)                                                                    \
-    do {                                                                                           \
-        V samples = AT(V, x + k);                                                                  \
-        IN_REGISTER(samples);                                                                      \
-        sum0 += t0 * samples, sum1 += t1 * samples;                                                \
-    } while (0)
 #define DEFINE_DOTS(V, LANES)                                                                      \
-    INLINE void dot_2x4_##V(ptrdiff_t taps, const float *row0, const float *row1, const float *x,  \
+    INLINE void dot_1x8_##V(ptrdiff_t taps, ptrdiff_t zeros, const float *row, const float *x,     \
                             ptrdiff_t down, f32x4 *sums) {                                         \
         V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, s5 = {0}, s6 = {0}, s7 = {0};          \
-        const float *x1 = x + down, *x2 = x1 + down, *x3 = x2 + down;                              \
-        for (ptrdiff_t k = 0; k < taps; k += LANES) {                                              \
-            V t0 = AT(V, row0 + k), t1 = AT(V, row1 + k);                                          \
+        const float *x1 = x + down, *x2 = x1 + down, *x3 = x2 + down, *slid = row - 4 * down;      \
+        for (ptrdiff_t k = 0; k < taps + zeros; k += LANES) {                                      \
+            V t0 = AT(V, row + k), t1 = AT(V, slid + k);                                           \
             MAC_2(V, s0, s4, x);                                                                   \
             MAC_2(V, s1, s5, x1);                                                                  \
             MAC_2(V, s2, s6, x2);                                                                  \
             MAC_2(V, s3, s7, x3);                                                                  \
         }                                                                                          \
-        SUM_8_##V(sums, s0, s4, s1, s5, s2, s6, s3, s7);                                           \
+        SUM_8_##V(sums, s0, s1, s2, s3, s4, s5, s6, s7);                                           \
     }                                                                                              \
     INLINE void dot_4x2_##V(ptrdiff_t taps, const struct cursor *c, ptrdiff_t down, f32x4 *sums) { \
         V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, s5 = {0}, s6 = {0}, s7 = {0};          \
@@ -159,24 +124,11 @@ typedef float loose_f32x8 __attribute__((vector_size(32), aligned(4), may_alias)
 DEFINE_DOTS(f32x4, 4)
 DEFINE_DOTS(f32x8, 8)
 
-/* Rounds to even and saturates four sums at once. */
-INLINE void round_four_to_pcm(f32x4 sums, int16_t *pcm) {
-#if defined(__SSE2__)
-    __m128i rounded = _mm_cvtps_epi32((__m128)sums);
-    rounded = _mm_packs_epi32(rounded, rounded);
-    memcpy(pcm, &rounded, 4 * sizeof *pcm);
-#elif defined(__aarch64__)
-    vst1_s16(pcm, vqmovn_s32(vcvtnq_s32_f32((float32x4_t)sums)));
-#else
-    for (int i = 0; i < 4; i++) pcm[i] = round_to_pcm(sums[i]);
-#endif
-}
-
-INLINE void dot_2x4(int lanes, ptrdiff_t taps, const float *row0, const float *row1,
-                    const float *x, ptrdiff_t down, int16_t *pcm) {
+INLINE void dot_1x8(int lanes, ptrdiff_t taps, ptrdiff_t zeros, const float *row, const float *x,
+                    ptrdiff_t down, int16_t *pcm) {
     f32x4 sums[2];
-    if (lanes == 8) dot_2x4_f32x8(taps, row0, row1, x, down, sums);
-    else dot_2x4_f32x4(taps, row0, row1, x, down, sums);
+    if (lanes == 8) dot_1x8_f32x8(taps, zeros, row, x, down, sums);
+    else dot_1x8_f32x4(taps, zeros, row, x, down, sums);
     round_four_to_pcm(sums[0], pcm);
     round_four_to_pcm(sums[1], pcm + 4);
 }
@@ -206,10 +158,10 @@ INLINE int16_t dot(ptrdiff_t taps, const float *t, const float *x) {
                         ((sums[1] + sums[5]) + (sums[3] + sums[7])));
 }
 
-INLINE void dot_2x4(int lanes, ptrdiff_t taps, const float *row0, const float *row1,
-                    const float *x, ptrdiff_t down, int16_t *pcm) {
-    (void)lanes;
-    for (int i = 0; i < 8; i++) pcm[i] = dot(taps, i % 2 ? row1 : row0, x + i / 2 * down);
+INLINE void dot_1x8(int lanes, ptrdiff_t taps, ptrdiff_t zeros, const float *row, const float *x,
+                    ptrdiff_t down, int16_t *pcm) {
+    (void)lanes, (void)zeros;
+    for (int i = 0; i < 8; i++) pcm[i] = dot(taps, row, x + i * down);
 }
 
 INLINE void dot_4x2(int lanes, ptrdiff_t taps, const struct cursor *c, ptrdiff_t down,
@@ -238,25 +190,18 @@ INLINE void fir_on(int lanes, const struct bank *bank, struct cursor *at, int16_
     int16_t some[8];
     ptrdiff_t count;
 
+#if HAVE_VECTORS
+    if (lanes == 8 && down == 1) { /* then there are whole rounds only */
+        fir_up(bank->rows, taps, taps + zeros, up, at->x, pcm, outputs / up);
+        at->x += outputs / up;
+        return;
+    }
+#endif
     for (; zeros && outputs >= 8 * up; outputs -= 8 * up, pcm += 8 * up, here.x += 7 * down) {
-        for (ptrdiff_t i = 0; i < up; i += count) {
-            struct cursor after = next(bank, here);
-            if (i + 1 < up && after.x == here.x) { /* two rows for the same samples */
-                count = 2;
-                for (ptrdiff_t round = 0; round < 8; round += 4) {
-                    int16_t *out = pcm + i + round * up;
-                    dot_2x4(lanes, taps, here.row, after.row, here.x + round * down, down, some);
-                    for (int j = 0; j < 4; j++) memcpy(out + j * up, some + 2 * j, 2 * sizeof *out);
-                }
-                here = next(bank, after);
-            } else { /* a row, and the same for the samples that it meets four rounds later */
-                count = 1;
-                dot_2x4(lanes, taps + zeros, here.row, here.row - 4 * down, here.x, down, some);
-                for (int j = 0; j < 4; j++) {
-                    pcm[i + j * up] = some[2 * j], pcm[i + (j + 4) * up] = some[2 * j + 1];
-                }
-                here = after;
-            }
+        for (ptrdiff_t i = 0; i < up; i++) {
+            dot_1x8(lanes, taps, zeros, here.row, here.x, down, some);
+            for (int j = 0; j < 8; j++) pcm[i + j * up] = some[j];
+            here = next(bank, here);
         }
     }
     for (; outputs >= 2 * up; outputs -= 2 * up, pcm += 2 * up, here.x += down) {
@@ -279,17 +224,5 @@ INLINE void fir_on(int lanes, const struct bank *bank, struct cursor *at, int16_
 
 ON_EACH_PATH(fir, (const struct bank *bank, struct cursor *at, int16_t *pcm, ptrdiff_t outputs),
              bank, at, pcm, outputs)
-
-INLINE void pcm_to_float_on(int lanes, const uint8_t *pcm, float *samples, ptrdiff_t count) {
-    (void)lanes;
-    for (ptrdiff_t i = 0; i < count; i++) {
-        int16_t sample; /* by memcpy: a caller's buffer may start at an odd address */
-        memcpy(&sample, pcm + 2 * i, sizeof sample);
-        samples[i] = sample;
-    }
-}
-
-ON_EACH_PATH(pcm_to_float, (const uint8_t *pcm, float *samples, ptrdiff_t count),
-             pcm, samples, count)
 
 #endif

@@ -24,6 +24,7 @@ cdef extern from "vectors.h":
     const char *choose_vector_path()
 
 cdef extern from "fir.h" nogil:
+    enum: OVERREAD
     void pcm_to_float(const uint8_t *pcm, float *samples, Py_ssize_t count)
     struct bank:
         const float *rows
@@ -152,8 +153,8 @@ cdef class SincResampler:
         return f"SincResampler({self.in_rate}, {self.out_rate})"
 
     cdef Py_ssize_t _window_size(self) noexcept:
-        # What lies up to 8 samples beyond the end is multiplied by the zeros around a row.
-        return (self._bank.taps - 1 + BLOCK + 8) * sizeof(float)
+        # What the filter loops read beyond the end never counts.
+        return (self._bank.taps - 1 + BLOCK + OVERREAD) * sizeof(float)
 
     @property
     def delay_secs(self) -> float:
