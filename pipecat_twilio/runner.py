@@ -47,7 +47,10 @@ def uninstall() -> None:
 
 
 def _accepts_all_of(original: type) -> bool:
-    """Tells whether our class takes every argument that Pipecat's takes, in the same place."""
+    """Tells whether our class takes every argument that Pipecat's takes, in the same place.
+
+    API keys came with pipecat-ai 1.14; releases before it take all but those.
+    """
     theirs = inspect.signature(original).parameters.values()
-    ours = inspect.signature(TwilioFrameSerializer).parameters.values()
-    return [(p.name, p.kind) for p in theirs] == [(p.name, p.kind) for p in ours]
+    ours = [(p.name, p.kind) for p in inspect.signature(TwilioFrameSerializer).parameters.values()]
+    return [(p.name, p.kind) for p in theirs] == ours[: len(theirs)]

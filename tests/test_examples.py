@@ -39,6 +39,7 @@ async def test_a_call_is_heard_interrupted_and_ended(call: ModuleType, rate: int
         "speak, interrupt the echo, speak on, hang up",
         [
             Dtmf("123"),
+            WaitFor("mark", timeout_s=5),  # a process that is new to it takes a while to answer
             Say(Path("-"), speech),
             Dtmf("*"),
             WaitFor("clear", timeout_s=5),
