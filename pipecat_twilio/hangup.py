@@ -217,13 +217,13 @@ def call_url(
 def _checked_base_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
-        host, port = parts.hostname, parts.port
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
+        scheme, host, port = "", None, None
     if (
         not host
         or port == 0
-        or parts.scheme not in ("http", "https")
+        or scheme not in ("http", "https")
         or not base_url.isascii()
         or not base_url.isprintable()
         or any(character in base_url for character in ' @?#\\"<>')
@@ -232,7 +232,7 @@ def _checked_base_url(base_url: str) -> str:
         raise ValueError(
             f"base_url must be http(s)://host, with no credentials, query or space, got {shown}"
         )
-    if parts.scheme == "http" and not _is_loopback(host):
+    if scheme == "http" and not _is_loopback(host):
         _warn_of_clear_text(host)
     return base_url.rstrip("/")
 

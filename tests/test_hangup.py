@@ -285,6 +285,13 @@ class TestAnswers:
         assert 0.9 < time.monotonic() - start < 4
         assert len(server.requests) == 2
 
+    async def test_a_retry_after_in_the_past_means_now(self, server: Server) -> None:
+        # -0000 is a date of no zone, which is taken for UTC. Source: RFC 5322, section 3.3.
+        date = "Fri, 31 Dec 1999 23:59:59 -0000"
+        server.answers = [reply(429, "", {"Retry-After": date}), reply(200)]
+        assert await call(server).complete()
+        assert len(server.requests) == 2
+
     @pytest.mark.parametrize("header", ["60", "Fri, 31 Dec 2999 23:59:59 GMT", "9" * 500])
     async def test_a_retry_after_beyond_the_limit_ends_it_at_once(
         self, server: Server, header: str, log: list[str]

@@ -397,6 +397,10 @@ class TestSerialize:
         payload = payload_of(await serializer.serialize(OutputAudioRawFrame(bytes(1280), 16000, 1)))
         assert payload == b"\xff" * 320
 
+    async def test_an_interruption_before_any_audio_clears_too(self) -> None:
+        text = await (await ready()).serialize(InterruptionFrame())
+        assert json.loads(text) == {"event": "clear", "streamSid": STREAM_SID}
+
     async def test_the_stream_sid_may_be_set_later(self) -> None:
         serializer = TwilioFrameSerializer("", params=QUIET)
         serializer._stream_sid = STREAM_SID
@@ -449,6 +453,16 @@ class TestHangUp:
         serializer = Subclass(STREAM_SID, **TOKEN, params=QUIET)
         await serializer.serialize(EndFrame())
         assert not serializer.hung_up
+
+    async def test_whoever_ends_the_call_himself_can_say_so(self) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        serializer._hangup_attempted = True
+        await serializer.serialize(EndFrame())
+        assert not serializer.hung_up
+
+    async def test_without_credentials_there_is_nothing_to_hang_up_with(self, log) -> None:
+        await TwilioFrameSerializer(STREAM_SID, params=QUIET)._hang_up_call()
+        assert not log
 
     async def test_an_end_waits_until_the_last_words_were_played(self) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)

@@ -1,0 +1,69 @@
+"""What users of the package write, for the type checkers: it is checked, not run."""
+
+from array import array
+
+from pipecat.frames.frames import Frame, OutputTransportMessageFrame
+from pipecat.serializers.base_serializer import FrameSerializer
+
+from pipecat_twilio import (
+    SincResampler,
+    TwilioFrameSerializer,
+    install,
+    is_valid_signature,
+    messages,
+    ulaw,
+    uninstall,
+)
+
+
+class Recording(TwilioFrameSerializer):
+    """A subclass that keeps what comes in, and ends calls in its own way."""
+
+    def __init__(self, stream_sid: str) -> None:
+        """Prepares an empty recording."""
+        params = self.InputParams(auto_hang_up=False, hang_up_drain_secs=1.5)
+        super().__init__(stream_sid, params=params)
+        self.recorded: list[Frame] = []
+
+    async def deserialize(self, data: str | bytes) -> Frame | None:
+        """Keeps the frame."""
+        frame = await super().deserialize(data)
+        if frame is not None:
+            self.recorded.append(frame)
+        return frame
+
+    async def _hang_up_call(self) -> None:
+        self.recorded.clear()
+
+
+def build(call_sid: str | None) -> FrameSerializer:
+    """Returns a serializer with an API key."""
+    return TwilioFrameSerializer(
+        "MZ1", call_sid, "AC1", region="ie1", edge="dublin", api_key_sid="SK1", api_key_secret="s"
+    )
+
+
+def convert(pcm: bytes | bytearray | memoryview, samples: "array[int]") -> bytes:
+    """Uses the codec and the resampler with any buffer."""
+    resampler = SincResampler(24000, 8000, clear_after_secs=None, num_zeros=16)
+    out: bytes = resampler.process(pcm) + resampler.process(samples, 1.5) + resampler.flush()
+    delay: float = resampler.delay_secs
+    resampler.reset()
+    return ulaw.decode(ulaw.encode(out)) if delay else b""
+
+
+def mark(stream_sid: str) -> OutputTransportMessageFrame:
+    """Builds a frame with a mark."""
+    return OutputTransportMessageFrame(message=messages.mark(stream_sid, "heard"))
+
+
+def signed(form: dict[str, list[str]]) -> bool:
+    """Checks a webhook and a socket."""
+    webhook: bool = is_valid_signature("token", "https://example.com/", "signature", form)
+    return webhook and is_valid_signature("token", "wss://example.com/ws", "signature")
+
+
+def stand_in() -> None:
+    """Stands in for Pipecat's class, and undoes it."""
+    install()
+    uninstall()
