@@ -12,7 +12,7 @@ import numpy as np
 import samplerate
 import si_quick_resampler
 import soxr
-from calls import run
+from measuring import run
 from pipecat.audio.utils import create_stream_resampler
 from scipy import signal
 

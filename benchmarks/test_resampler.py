@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calls import many
+from measuring import many
 from peers import CLAIMS, PEERS, Quality, measure, ours
 
 from pipecat_twilio import filters

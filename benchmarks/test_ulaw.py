@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import many
+from measuring import many
 
 from pipecat_twilio import ulaw
 

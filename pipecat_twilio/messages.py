@@ -8,10 +8,10 @@ Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 """
 
 import json
-from binascii import b2a_base64
 from typing import Any
 
 import msgspec
+from pybase64 import b64encode_as_string
 
 MAX_MESSAGE_BYTES = 1 << 20
 """Longer messages are not read: 20 ms of audio take about 400 bytes."""
@@ -66,25 +66,28 @@ class Start(_Message, frozen=True, gc=False, tag="start"):
 
 
 class MediaPart(_Part, frozen=True, gc=False):
-    """A piece of audio: `payload` is mu-law, `timestamp` milliseconds since the stream began."""
+    """A piece of audio: `payload` is mu-law, `timestamp` milliseconds since the stream began.
+
+    `timestamp` is None where there is none that can be read, which is no reason to drop audio.
+    """
 
     payload: bytes
     track: str = "inbound"
-    timestamp: Any = None  # documented as a string of digits, but no reason to drop audio
-
-    @property
-    def timestamp_secs(self) -> float | None:
-        """When the audio was taken, in seconds since the stream began; None if it is not told."""
-        try:
-            return float(self.timestamp) / 1000
-        except (TypeError, ValueError, OverflowError):
-            return None
+    timestamp: float | None = None
 
 
 class Media(_Message, frozen=True, gc=False, tag="media"):
     """Audio from the call."""
 
     media: MediaPart
+
+
+class _UntimedPart(MediaPart, frozen=True, gc=False):
+    timestamp: None = msgspec.field(default=None, name="")  # leaves the key itself unread
+
+
+class _UntimedMedia(Media, frozen=True, gc=False, tag="media"):
+    media: _UntimedPart
 
 
 class DtmfPart(_Part, frozen=True, gc=False):
@@ -118,7 +121,9 @@ class Stop(_Message, frozen=True, gc=False, tag="stop"):
 
 Message = Connected | Start | Media | Dtmf | Mark | Stop
 
-_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+# Not strict: Twilio writes its numbers as strings.
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message, strict=False)
+_untimed_decoder = msgspec.json.Decoder(_UntimedMedia)
 
 
 def parse(data: str | bytes) -> Message:
@@ -137,7 +142,12 @@ def parse(data: str | bytes) -> Message:
     try:
         if len(data) > MAX_MESSAGE_BYTES:
             raise MessageError(f"{len(data)} long, more than {MAX_MESSAGE_BYTES}")
-        return _decoder.decode(data)
+        try:
+            return _decoder.decode(data)
+        except msgspec.ValidationError as error:
+            if not str(error).endswith("`$.media.timestamp`"):
+                raise
+            return _untimed_decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError) as error:
         # An unknown event is quoted in msgspec's text: cut it, and let no control character out.
         raise MessageError(ascii(str(error)[:100])) from None
@@ -158,7 +168,7 @@ class OutboundMessages:
 
     def media(self, ulaw: bytes) -> str:
         """Returns the message that plays `ulaw`, after what was sent before."""
-        return f'{self._media_start}{b2a_base64(ulaw, newline=False).decode()}"}}}}'
+        return f'{self._media_start}{b64encode_as_string(ulaw)}"}}}}'
 
 
 def mark(stream_sid: str, name: str) -> dict[str, Any]:

@@ -161,26 +161,29 @@ cdef class SincResampler:
         """How much later a sound leaves than it came in, in seconds."""
         return self._delay_ticks / (<double> self.in_rate * max(1, self._bank.up))
 
-    def process(self, pcm) -> bytes:
+    def process(self, pcm, now=None) -> bytes:
         """Takes the next chunk and returns all audio that is due.
 
         Args:
             pcm: Signed 16-bit little-endian samples, mono, at `in_rate`; any C-contiguous buffer.
+            now: The time, in seconds, where the caller knows it; None asks `clock`.
 
         Returns:
             Samples of the same kind at `out_rate`.
 
         Raises:
             RuntimeError: Another thread is inside `process` of this object.
-            TypeError: `pcm` is not bytes-like.
+            TypeError: `pcm` is not bytes-like, or `now` is no number.
             ValueError: `pcm` is not C-contiguous, or its number of bytes is odd.
         """
         if type(pcm) is bytes:  # what a call hands in, without a buffer's overhead
-            return self._take(pcm, <const uint8_t *> PyBytes_AS_STRING(pcm), PyBytes_GET_SIZE(pcm))
+            return self._take(
+                pcm, <const uint8_t *> PyBytes_AS_STRING(pcm), PyBytes_GET_SIZE(pcm), now
+            )
         cdef Py_buffer view
         get_buffer(pcm, &view, "pcm")
         try:
-            return self._take(None, <const uint8_t *> view.buf, view.len)
+            return self._take(None, <const uint8_t *> view.buf, view.len, now)
         finally:
             PyBuffer_Release(&view)
 
@@ -210,20 +213,19 @@ cdef class SincResampler:
             raise RuntimeError(f"{self!r} is in use by another thread")
         return 0
 
-    cdef bytes _take(self, bytes same, const uint8_t *pcm, Py_ssize_t size):
+    cdef bytes _take(self, bytes same, const uint8_t *pcm, Py_ssize_t size, now):
         if size % 2:
             raise ValueError(f"pcm must hold whole 16-bit samples, got {size} bytes")
         if not self._window:
             return same if same is not None else PyBytes_FromStringAndSize(<const char *> pcm, size)
         self._check_idle()
         if self._clear_after_secs >= 0:
-            self._clear_if_idle()
+            self._clear_if_idle(self._clock() if now is None else now)
         if size:
             self._fresh = False
         return self._convert(pcm, size // 2)
 
-    cdef int _clear_if_idle(self) except -1:
-        cdef double now = self._clock()
+    cdef int _clear_if_idle(self, double now) except -1:
         if self._called and now - self._last_call_secs > self._clear_after_secs:
             self.reset()
         self._called = True

@@ -9,6 +9,7 @@ import json
 from array import array
 from collections import Counter
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from loguru import logger
@@ -33,18 +34,12 @@ from pipecat_twilio.playback import Playback
 from pipecat_twilio.resampler import SincResampler
 
 
-class _StreamClock:
-    """The caller's time, in seconds: the timestamp of the newest audio."""
-
-    secs = 0.0
-
-    def __call__(self) -> float:
-        return self.secs
-
-
-def _mix_down(pcm: bytes, channels: int) -> bytes:
-    """Returns the mean of the channels of interleaved samples."""
-    frames = zip(*[iter(array("h", pcm))] * channels, strict=True)
+def _mono(pcm: bytes, channels: int) -> bytes:
+    """Returns the mean of the channels of interleaved samples, without an incomplete last one."""
+    if channels < 1:
+        raise ValueError(f"num_channels must be positive, got {channels}")
+    whole = len(pcm) - len(pcm) % (2 * channels)
+    frames = zip(*[iter(array("h", pcm[:whole]))] * channels, strict=True)
     return array("h", ((sum(frame) + channels // 2) // channels for frame in frames)).tobytes()
 
 
@@ -133,9 +128,10 @@ class TwilioFrameSerializer(FrameSerializer):
         self._hang_up_at_once = asyncio.Event()
 
         self._sample_rate = 0  # of the audio given to the pipeline; set by setup()
-        self._stream_clock = _StreamClock()
         self._inbound: SincResampler | None = None
+        self._inbound_ms = 0.0  # the stream's own time: that of the newest audio
         self._outbound: SincResampler | None = None
+        self._outbound_rate = 0
         self._playback = Playback(self._params.twilio_sample_rate)
         self._dropped: Counter[str] = Counter()
 
@@ -164,7 +160,6 @@ class TwilioFrameSerializer(FrameSerializer):
                 self._params.twilio_sample_rate,
                 rate,
                 clear_after_secs=self._params.resampler_clear_after_secs,
-                clock=self._stream_clock,
             )
             self._sample_rate = rate
 
@@ -200,12 +195,10 @@ class TwilioFrameSerializer(FrameSerializer):
         if self._inbound is None:
             self._drop("message", "audio before setup()")
             return None
-        # A message that does not tell its time leaves the clock where it is.
-        self._stream_clock.secs = media.timestamp_secs or self._stream_clock.secs
-        pcm = self._inbound.process(ulaw.decode(media.payload))
-        if not pcm:
-            return None
-        return InputAudioRawFrame(audio=pcm, sample_rate=self._sample_rate, num_channels=1)
+        if media.timestamp is not None:
+            self._inbound_ms = media.timestamp
+        pcm = self._inbound.process(ulaw.decode(media.payload), self._inbound_ms / 1000)
+        return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
 
     def _input_dtmf(self, digit: str) -> InputDTMFFrame | None:
         try:
@@ -235,29 +228,30 @@ class TwilioFrameSerializer(FrameSerializer):
         return None
 
     def _media(self, frame: AudioRawFrame) -> str | None:
-        pcm, channels = frame.audio, frame.num_channels
-        if channels < 1:
-            self._drop("frame", f"audio with num_channels={channels}")
+        pcm = frame.audio
+        try:
+            if frame.num_channels != 1 or len(pcm) % 2:
+                pcm = _mono(pcm, frame.num_channels)
+            if frame.sample_rate != self._outbound_rate or self._outbound is None:
+                self._outbound = self._outbound_from(frame.sample_rate)
+        except ValueError as error:
+            self._drop("frame", error)
             return None
-        if excess := len(pcm) % (2 * channels):
-            pcm = pcm[:-excess]
-        if channels > 1:
-            pcm = _mix_down(pcm, channels)
-        if self._outbound is None or self._outbound.in_rate != frame.sample_rate:
-            try:
-                self._outbound = SincResampler(
-                    frame.sample_rate,
-                    self._params.twilio_sample_rate,
-                    clear_after_secs=self._params.resampler_clear_after_secs,
-                )
-            except ValueError as error:
-                self._drop("frame", error)
-                return None
-        payload = ulaw.encode(self._outbound.process(pcm))
+        now = monotonic()
+        payload = ulaw.encode(self._outbound.process(pcm, now))
         if not payload:
             return None
-        self._playback.add(payload)
+        self._playback.add(payload, now)
         return self._outbound_messages.media(payload)
+
+    def _outbound_from(self, rate: int) -> SincResampler:
+        resampler = SincResampler(
+            rate,
+            self._params.twilio_sample_rate,
+            clear_after_secs=self._params.resampler_clear_after_secs,
+        )
+        self._outbound_rate = rate
+        return resampler
 
     def _clear(self) -> str:
         if self._outbound is not None:
@@ -303,7 +297,7 @@ class TwilioFrameSerializer(FrameSerializer):
 
     async def _drain_and_hang_up(self) -> None:
         drain_secs = getattr(self._params, "hang_up_drain_secs", 2.0)
-        wait_secs = min(self._playback.remaining_secs, drain_secs)
+        wait_secs = min(self._playback.remaining_secs(monotonic()), drain_secs)
         with suppress(TimeoutError):  # it has all been played
             await asyncio.wait_for(self._hang_up_at_once.wait(), wait_secs)
         try:

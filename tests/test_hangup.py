@@ -355,10 +355,63 @@ class TestAnswers:
             await task
 
 
+LIMIT_SECS = 0.6
+
+
+class TestTheWholeScript:
+    """Every answer in one table: how often it is asked for, how long that takes, what is logged."""
+
+    @pytest.mark.parametrize(
+        ("answers", "over", "requests", "longest_secs", "logged"),
+        [
+            ([reply(200, "{}")], True, 1, 0.5, ["INFO"]),
+            ([reply(401, '{"code": 20003}')], False, 1, 0.5, ["ERROR"]),
+            ([reply(404, '{"code": 20404}')], True, 1, 0.5, ["DEBUG"]),
+            ([reply(404, "<html>no such page</html>")], False, 1, 0.5, ["ERROR"]),
+            ([reply(400, '{"code": 21220}')], True, 1, 0.5, ["DEBUG"]),
+            # A first pause is of 0.1 to 0.4 s.
+            ([reply(429), reply(200)], True, 2, 0.9, ["DEBUG", "INFO"]),
+            ([reply(429, "", {"Retry-After": "0"}), reply(200)], True, 2, 0.5, ["DEBUG", "INFO"]),
+            ([reply(429, "", {"Retry-After": "1"})], False, 1, 0.5, ["ERROR"]),
+            ([reply(500), reply(200)], True, 2, 0.9, ["DEBUG", "INFO"]),
+            ([stall], False, 1, LIMIT_SECS + 0.5, ["ERROR"]),
+            ([hang_up_the_line, reply(200)], True, 2, 0.9, ["DEBUG", "INFO"]),
+        ],
+        ids=[
+            *("200", "401", "404 20404", "404 HTML", "400 21220", "429", "429 in time"),
+            *("429 too late", "500 then 200", "stalled", "closed half-way"),
+        ],
+    )
+    async def test_an_answer(
+        self, server: Server, answers, over, requests, longest_secs, logged, log: list[str]
+    ) -> None:
+        server.answers = list(answers)
+        start = time.monotonic()
+        assert await call(server).complete(timeout_secs=LIMIT_SECS) is over
+        assert time.monotonic() - start < longest_secs
+        assert len(server.requests) == requests
+        assert levels(log) == logged
+
+    async def test_nobody_listens(self, unused_tcp_port: int, log: list[str]) -> None:
+        nobody = Call(
+            ACCOUNT, CALL, auth_token=TOKEN, base_url=f"http://127.0.0.1:{unused_tcp_port}"
+        )
+        start = time.monotonic()
+        assert not await nobody.complete(timeout_secs=LIMIT_SECS)
+        assert time.monotonic() - start < LIMIT_SECS + 0.5
+        assert levels(log)[-1] == "ERROR"
+        assert set(levels(log)[:-1]) <= {"DEBUG"}
+
+
 @pytest.mark.parametrize(
     "credentials", [{"auth_token": TOKEN}, {"api_key_sid": KEY, "api_key_secret": SECRET}]
 )
-async def test_no_secret_is_ever_shown(server: Server, unused_tcp_port: int, credentials) -> None:
+async def test_no_secret_is_ever_shown(
+    server: Server, unused_tcp_port: int, credentials, caplog: pytest.LogCaptureFixture
+) -> None:
+    # All that anybody logs, aiohttp and asyncio at their most talkative included.
+    caplog.set_level(0)
+    asyncio.get_running_loop().set_debug(True)
     shown: list[str] = []
     sink = logger.add(
         shown.append,
@@ -385,8 +438,9 @@ async def test_no_secret_is_ever_shown(server: Server, unused_tcp_port: int, cre
         patch.setattr("aiohttp.ClientSession.post", fail)
         assert not await call(server, **credentials).complete(timeout_secs=0.2)
     logger.remove(sink)
-    text = "".join(shown)
+    text = "".join(shown) + caplog.text
     assert "RuntimeError" in text
+    assert "asyncio" in caplog.text
     login = f"{ACCOUNT}:{TOKEN}" if "auth_token" in credentials else f"{KEY}:{SECRET}"
     for secret in (
         TOKEN,

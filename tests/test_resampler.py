@@ -235,6 +235,17 @@ def test_history_is_dropped_after_a_pause_and_only_then(pause_secs: float, clear
     assert resampler.process(after) == expected.process(after)
 
 
+def test_a_time_that_is_given_is_used_instead_of_the_clock() -> None:
+    pcm = noise(480).tobytes()
+    resampler = SincResampler(8000, 16000, clock=lambda: pytest.fail("asked"), clear_after_secs=0.2)
+    first = resampler.process(pcm[:320], 5.0)
+    second = resampler.process(pcm[320:640], 5.1)
+    assert first + second == SincResampler(8000, 16000).process(pcm[:640])
+    assert resampler.process(pcm[640:], 5.5) == SincResampler(8000, 16000).process(pcm[640:])
+    with pytest.raises(TypeError):
+        resampler.process(b"", "soon")
+
+
 def test_none_never_drops_history() -> None:
     clock = Clock()
     resampler = SincResampler(8000, 16000, clock=clock, clear_after_secs=None)

@@ -496,6 +496,23 @@ class TestHangUp:
         await asyncio.sleep(0.5)
         assert serializer.hung_up
 
+    async def test_cancelling_whoever_waits_does_not_stop_a_request_under_way(self) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
+        under_way, answered = asyncio.Event(), asyncio.Event()
+
+        async def request() -> None:
+            under_way.set()
+            await asyncio.sleep(0.1)
+            answered.set()
+
+        with patch.object(serializer, "_hang_up_call", request):
+            task = asyncio.create_task(serializer.serialize(CancelFrame()))
+            await under_way.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.wait_for(answered.wait(), 5)
+
     async def test_audio_goes_on_while_an_end_waits(self) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
         await serializer.serialize(OutputAudioRawFrame(speech(1600), 8000, 1))

@@ -1,0 +1,155 @@
+"""How many live calls one bot process holds: real sockets, real pace, the echo bot.
+
+    python benchmarks/live_calls.py FOLDER
+
+More and more simulated callers, in this process, talk to the bot, in another, until the 99th
+percentile of the delay has grown by 20 ms over that of a call alone, or this process is too slow
+to call in time. live_calls.md has a line for each step. It takes about five minutes.
+"""
+
+import asyncio
+import multiprocessing
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+from loguru import logger
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import call  # noqa: E402
+import uvicorn  # noqa: E402
+from measuring import speech_like  # noqa: E402
+from streamdouble.scenario import Say, Scenario, Wait  # noqa: E402
+
+from pipecat_twilio import ulaw  # noqa: E402
+
+RATE = 16000
+SECS = 8
+STEPS = (1, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 80, 100)
+MOST_GROWTH_MS = 20
+LATE_CALLER_MS = 10
+
+
+@dataclass
+class Step:
+    """What came of so many calls at once; delays in milliseconds."""
+
+    serializer: str
+    calls: int
+    median: float
+    p99: float
+    pace_p99: float
+
+    def row(self) -> str:
+        """Returns it as a line of a Markdown table."""
+        times = (self.median, self.p99, self.pace_p99)
+        return f"| {self.serializer} | {self.calls} |" + "".join(f" {t:.1f} |" for t in times)
+
+
+def serve(serializer: str, port: int) -> None:
+    """Runs the echo bot, in a process of its own."""
+    logger.remove()
+    serializers = {"pipecat": call.PipecatSerializer, "ours": call.TwilioFrameSerializer}
+    settings = call.Settings(
+        account_sid=call.ACCOUNT_SID,
+        api_key_sid=call.KEY_SID,
+        api_key_secret=call.KEY_SECRET,
+        base_url="http://127.0.0.1:9",  # nobody is there: these calls end by themselves
+        sample_rate=RATE,
+        end_silence_secs=0,
+        serializer=serializers[serializer],
+    )
+    uvicorn.run(call.create_app(settings), port=port, log_level="critical", lifespan="off")
+
+
+def delays_ms(log: Any) -> np.ndarray:
+    """Returns, for every message of audio that was sent, when all of it was back."""
+    sent = call.audio_until(float("inf"), log.sent)
+    received = call.audio_until(float("inf"), log.received)
+    back_at = [at for at, _ in received]
+    back = np.cumsum([len(piece) for _, piece in received])
+    said = np.cumsum([len(piece) for _, piece in sent])
+    at = np.searchsorted(back, said)
+    return 1000 * np.array(
+        [back_at[i] - sent_at for i, (sent_at, _) in zip(at, sent, strict=True) if i < len(back)]
+    )
+
+
+def pace_errors_ms(log: Any) -> np.ndarray:
+    """Returns how late the caller itself was: the gaps between its messages, beyond 20 ms."""
+    return 1000 * np.diff([at for at, _ in call.audio_until(float("inf"), log.sent)]) - 20
+
+
+async def step(serializer: str, webhook: str, count: int) -> Step:
+    """Places so many calls at once, a little apart, and measures the delays of all."""
+    codes = ulaw.encode(speech_like(SECS, 8000))
+    speech = [codes[i : i + 160] for i in range(0, len(codes), 160)]
+    scenario = Scenario("speak", [Say(Path("-"), speech), Wait(0.5)])
+
+    async def one(number: int) -> Any:
+        await asyncio.sleep(number % 50 * 0.02 + number / count * 0.02)
+        return (await call.place_call(webhook, scenario))[0]
+
+    logs = await asyncio.gather(*(one(number) for number in range(count)))
+    delays = np.concatenate([delays_ms(log) for log in logs])
+    pace = np.concatenate([pace_errors_ms(log) for log in logs])
+    return Step(serializer, count, *np.percentile(delays, [50, 99]), float(np.percentile(pace, 99)))
+
+
+async def wait_until_served(webhook: str) -> None:
+    """Returns when the bot answers."""
+    async with aiohttp.ClientSession() as session:
+        for _ in range(100):
+            try:
+                async with session.post(webhook, data={"CallSid": "CA1"}):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.2)
+    raise SystemExit(f"no bot at {webhook}")
+
+
+async def climb(serializer: str, webhook: str) -> list[Step]:
+    """Adds callers until the delay grows."""
+    await wait_until_served(webhook)
+    steps: list[Step] = []
+    for count in STEPS:
+        steps.append(await step(serializer, webhook, count))
+        print(steps[-1].row(), flush=True)
+        grown = steps[-1].p99 - steps[0].p99 > MOST_GROWTH_MS
+        if grown or steps[-1].pace_p99 > LATE_CALLER_MS:
+            break
+    return steps
+
+
+def main(folder: Path) -> None:
+    """Measures both serializers and writes the table."""
+    logger.remove()
+    lines = [
+        "# Live calls in one bot process",
+        "",
+        f"Echo bot at {RATE // 1000} kHz, {SECS} s of speech a call; written by `tox -e calls`.",
+        "",
+        "| serializer | calls at once | delay, median, ms | 99 % below, ms | caller late, ms |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for number, serializer in enumerate(("pipecat", "ours")):
+        port = 18765 + number
+        bot = multiprocessing.get_context("spawn").Process(target=serve, args=(serializer, port))
+        bot.start()
+        try:
+            steps = asyncio.run(climb(serializer, f"http://127.0.0.1:{port}/"))
+        finally:
+            bot.terminate()
+            bot.join()
+        lines += [taken.row() for taken in steps]
+    folder.mkdir(exist_ok=True)
+    (folder / "live_calls.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
