@@ -20,6 +20,11 @@ MAX_MESSAGE_BYTES = 1 << 20
 class MessageError(ValueError):
     """A message that cannot be read; the text names the fault, never the audio."""
 
+    def __str__(self) -> str:
+        # An unknown event is quoted in msgspec's text: cut it, and let no control character out.
+        # That takes time, and of a flood few are shown: so not until then.
+        return ascii(super().__str__()[:100])
+
 
 class _Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """An object inside a message."""
@@ -125,6 +130,8 @@ Message = Connected | Start | Media | Dtmf | Mark | Stop
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message, strict=False)
 _untimed_decoder = msgspec.json.Decoder(_UntimedMedia)
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
+
 
 def parse(data: str | bytes) -> Message:
     """Reads one message from Twilio.
@@ -148,9 +155,8 @@ def parse(data: str | bytes) -> Message:
             if not str(error).endswith("`$.media.timestamp`"):
                 raise
             return _untimed_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError) as error:
-        # An unknown event is quoted in msgspec's text: cut it, and let no control character out.
-        raise MessageError(ascii(str(error)[:100])) from None
+    except _UNREADABLE as error:
+        raise MessageError(str(error)) from None
 
 
 class OutboundMessages:

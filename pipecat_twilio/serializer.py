@@ -7,7 +7,6 @@ JSON. Audio, in both directions, leaves on the call that brought it.
 import asyncio
 import json
 from array import array
-from collections import Counter
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -32,6 +31,8 @@ from pydantic import Field
 from pipecat_twilio import hangup, messages, ulaw
 from pipecat_twilio.playback import Playback
 from pipecat_twilio.resampler import SincResampler
+
+_KEYS = {button.value: button for button in KeypadEntry}
 
 
 def _mono(pcm: bytes, channels: int) -> bytes:
@@ -133,7 +134,7 @@ class TwilioFrameSerializer(FrameSerializer):
         self._outbound: SincResampler | None = None
         self._outbound_rate = 0
         self._playback = Playback(self._params.twilio_sample_rate)
-        self._dropped: Counter[str] = Counter()
+        self._dropped = {"message": 0, "frame": 0}
 
     @property
     def _stream_sid(self) -> str:
@@ -201,11 +202,11 @@ class TwilioFrameSerializer(FrameSerializer):
         return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
 
     def _input_dtmf(self, digit: str) -> InputDTMFFrame | None:
-        try:
-            return InputDTMFFrame(KeypadEntry(digit))
-        except ValueError:  # A-D, which Pipecat has no names for
+        button = _KEYS.get(digit)
+        if button is None:  # A-D, which Pipecat has no names for
             self._drop("message", f"DTMF digit {digit[:9]!a}")
             return None
+        return InputDTMFFrame(button)
 
     async def serialize(self, frame: Frame) -> str | bytes | None:
         """Converts a frame to a message for Twilio, or ends the call.
@@ -313,7 +314,6 @@ class TwilioFrameSerializer(FrameSerializer):
 
     def _drop(self, what: str, fault: object) -> None:
         """Warns of something dropped, the 1st, 2nd, 4th, 8th ... time, so no flood fills a log."""
-        self._dropped[what] += 1
-        count = self._dropped[what]
+        count = self._dropped[what] = self._dropped[what] + 1
         if count & (count - 1) == 0:
             logger.warning(f"{self} dropped a {what} ({count} so far): {fault}")
