@@ -62,6 +62,7 @@ class TwilioFrameSerializer(FrameSerializer):
             hang_up_timeout_secs: How long ending the call may take, retries included.
             hang_up_drain_secs: How long, at most, an `EndFrame` waits for Twilio to have played
                 what it was sent, before the call is ended.
+            max_message_bytes: A longer message from Twilio is dropped before it is parsed.
         """
 
         twilio_sample_rate: int = 8000
@@ -69,6 +70,7 @@ class TwilioFrameSerializer(FrameSerializer):
         auto_hang_up: bool = True
         hang_up_timeout_secs: float = Field(default=5.0, gt=0)
         hang_up_drain_secs: float = Field(default=2.0, ge=0)
+        max_message_bytes: int = Field(default=messages.MAX_MESSAGE_BYTES, gt=0)
 
     def __init__(
         self,
@@ -133,8 +135,12 @@ class TwilioFrameSerializer(FrameSerializer):
         self._inbound_ms = 0.0  # the stream's own time: that of the newest audio
         self._outbound: SincResampler | None = None
         self._outbound_rate = 0
+        self._most_outbound_bytes = 0
         self._playback = Playback(self._params.twilio_sample_rate)
         self._dropped = {"message": 0, "frame": 0}
+        self._max_message_bytes: int = getattr(
+            self._params, "max_message_bytes", messages.MAX_MESSAGE_BYTES
+        )
 
     @property
     def _stream_sid(self) -> str:
@@ -176,7 +182,7 @@ class TwilioFrameSerializer(FrameSerializer):
             `InputTransportMessageFrame` for a mark that was reached, None for all else.
         """
         try:
-            message = messages.parse(data)
+            message = messages.parse(data, self._max_message_bytes)
         except messages.MessageError as error:
             self._drop("message", error)
             return None
@@ -238,6 +244,9 @@ class TwilioFrameSerializer(FrameSerializer):
         except ValueError as error:
             self._drop("frame", error)
             return None
+        if len(pcm) > self._most_outbound_bytes:
+            self._drop("frame", f"more than {messages.MAX_BUFFERED_MINUTES} minutes of audio")
+            return None
         now = monotonic()
         payload = ulaw.encode(self._outbound.process(pcm, now))
         if not payload:
@@ -252,6 +261,7 @@ class TwilioFrameSerializer(FrameSerializer):
             clear_after_secs=self._params.resampler_clear_after_secs,
         )
         self._outbound_rate = rate
+        self._most_outbound_bytes = 2 * rate * 60 * messages.MAX_BUFFERED_MINUTES
         return resampler
 
     def _clear(self) -> str:
