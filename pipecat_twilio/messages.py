@@ -14,11 +14,19 @@ import msgspec
 from pybase64 import b64encode_as_string
 
 MAX_MESSAGE_BYTES = 1 << 20
-"""Longer messages are not read: 20 ms of audio take about 400 bytes."""
+"""Longer messages are by default not read: 20 ms of audio take about 400 bytes."""
+
+MAX_BUFFERED_MINUTES = 10
+"""Twilio discards audio beyond this. Source: https://www.twilio.com/docs/api/errors/31931"""
 
 
 class MessageError(ValueError):
     """A message that cannot be read; the text names the fault, never the audio."""
+
+    def __str__(self) -> str:
+        # An unknown event is quoted in msgspec's text: cut it, and let no control character out.
+        # That takes time, and of a flood few are shown: so not until then.
+        return ascii(super().__str__()[:100])
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -125,32 +133,34 @@ Message = Connected | Start | Media | Dtmf | Mark | Stop
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message, strict=False)
 _untimed_decoder = msgspec.json.Decoder(_UntimedMedia)
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
-def parse(data: str | bytes) -> Message:
+
+def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
     """Reads one message from Twilio.
 
     Args:
         data: A WebSocket message's text, as str or as UTF-8.
+        max_bytes: A longer one is not looked at; the characters of a str count.
 
     Returns:
         The message. Its audio is decoded from base64, but still mu-law.
 
     Raises:
-        MessageError: `data` is longer than `MAX_MESSAGE_BYTES`, not JSON, not a documented
+        MessageError: `data` is longer than `max_bytes`, not JSON, not a documented
             message, or its payload is not base64; whatever `data` is, nothing else is raised.
     """
     try:
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise MessageError(f"{len(data)} long, more than {MAX_MESSAGE_BYTES}")
+        if len(data) > max_bytes:
+            raise MessageError(f"{len(data)} long, more than {max_bytes}")
         try:
             return _decoder.decode(data)
         except msgspec.ValidationError as error:
             if not str(error).endswith("`$.media.timestamp`"):
                 raise
             return _untimed_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError) as error:
-        # An unknown event is quoted in msgspec's text: cut it, and let no control character out.
-        raise MessageError(ascii(str(error)[:100])) from None
+    except _UNREADABLE as error:
+        raise MessageError(str(error)) from None
 
 
 class OutboundMessages:

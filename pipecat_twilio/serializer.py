@@ -7,7 +7,6 @@ JSON. Audio, in both directions, leaves on the call that brought it.
 import asyncio
 import json
 from array import array
-from collections import Counter
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -32,6 +31,8 @@ from pydantic import Field
 from pipecat_twilio import hangup, messages, ulaw
 from pipecat_twilio.playback import Playback
 from pipecat_twilio.resampler import SincResampler
+
+_KEYS = {button.value: button for button in KeypadEntry}
 
 
 def _mono(pcm: bytes, channels: int) -> bytes:
@@ -61,6 +62,7 @@ class TwilioFrameSerializer(FrameSerializer):
             hang_up_timeout_secs: How long ending the call may take, retries included.
             hang_up_drain_secs: How long, at most, an `EndFrame` waits for Twilio to have played
                 what it was sent, before the call is ended.
+            max_message_bytes: A longer message from Twilio is dropped before it is parsed.
         """
 
         twilio_sample_rate: int = 8000
@@ -68,6 +70,7 @@ class TwilioFrameSerializer(FrameSerializer):
         auto_hang_up: bool = True
         hang_up_timeout_secs: float = Field(default=5.0, gt=0)
         hang_up_drain_secs: float = Field(default=2.0, ge=0)
+        max_message_bytes: int = Field(default=messages.MAX_MESSAGE_BYTES, gt=0)
 
     def __init__(
         self,
@@ -132,8 +135,12 @@ class TwilioFrameSerializer(FrameSerializer):
         self._inbound_ms = 0.0  # the stream's own time: that of the newest audio
         self._outbound: SincResampler | None = None
         self._outbound_rate = 0
+        self._most_outbound_bytes = 0
         self._playback = Playback(self._params.twilio_sample_rate)
-        self._dropped: Counter[str] = Counter()
+        self._dropped = {"message": 0, "frame": 0}
+        self._max_message_bytes: int = getattr(
+            self._params, "max_message_bytes", messages.MAX_MESSAGE_BYTES
+        )
 
     @property
     def _stream_sid(self) -> str:
@@ -175,7 +182,7 @@ class TwilioFrameSerializer(FrameSerializer):
             `InputTransportMessageFrame` for a mark that was reached, None for all else.
         """
         try:
-            message = messages.parse(data)
+            message = messages.parse(data, self._max_message_bytes)
         except messages.MessageError as error:
             self._drop("message", error)
             return None
@@ -201,11 +208,11 @@ class TwilioFrameSerializer(FrameSerializer):
         return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
 
     def _input_dtmf(self, digit: str) -> InputDTMFFrame | None:
-        try:
-            return InputDTMFFrame(KeypadEntry(digit))
-        except ValueError:  # A-D, which Pipecat has no names for
+        button = _KEYS.get(digit)
+        if button is None:  # A-D, which Pipecat has no names for
             self._drop("message", f"DTMF digit {digit[:9]!a}")
             return None
+        return InputDTMFFrame(button)
 
     async def serialize(self, frame: Frame) -> str | bytes | None:
         """Converts a frame to a message for Twilio, or ends the call.
@@ -237,6 +244,9 @@ class TwilioFrameSerializer(FrameSerializer):
         except ValueError as error:
             self._drop("frame", error)
             return None
+        if len(pcm) > self._most_outbound_bytes:
+            self._drop("frame", f"more than {messages.MAX_BUFFERED_MINUTES} minutes of audio")
+            return None
         now = monotonic()
         payload = ulaw.encode(self._outbound.process(pcm, now))
         if not payload:
@@ -251,6 +261,7 @@ class TwilioFrameSerializer(FrameSerializer):
             clear_after_secs=self._params.resampler_clear_after_secs,
         )
         self._outbound_rate = rate
+        self._most_outbound_bytes = 2 * rate * 60 * messages.MAX_BUFFERED_MINUTES
         return resampler
 
     def _clear(self) -> str:
@@ -313,7 +324,6 @@ class TwilioFrameSerializer(FrameSerializer):
 
     def _drop(self, what: str, fault: object) -> None:
         """Warns of something dropped, the 1st, 2nd, 4th, 8th ... time, so no flood fills a log."""
-        self._dropped[what] += 1
-        count = self._dropped[what]
+        count = self._dropped[what] = self._dropped[what] + 1
         if count & (count - 1) == 0:
             logger.warning(f"{self} dropped a {what} ({count} so far): {fault}")

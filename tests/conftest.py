@@ -1,16 +1,25 @@
 """What all tests share: the header, the log, and proof that the installed wheel is tested."""
 
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from hypothesis import settings
 from loguru import logger
 
 import pipecat_twilio
 from pipecat_twilio import resampler, ulaw
 
 SOURCE = Path(__file__).parent.parent / "pipecat_twilio"
+
+# The same examples on every run, and few enough for every run; `--hypothesis-profile=long` has
+# many more, and new ones each time.
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=100)
+settings.register_profile("long", deadline=None, print_blob=True, max_examples=20_000)
+settings.load_profile("quick")
 
 
 def pytest_report_header() -> str:
@@ -33,3 +42,14 @@ def log() -> Iterator[list[str]]:
     sink = logger.add(lines.append, format="{level} {message}", level="TRACE")
     yield lines
     logger.remove(sink)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module examples/call.py, which serves the example bot and calls it."""
+    monkeypatch.syspath_prepend(SOURCE.parent / "examples")
+    import call
+
+    yield call
+    for name in ("call", "echo_bot"):
+        sys.modules.pop(name, None)

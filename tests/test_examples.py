@@ -1,8 +1,6 @@
 """Whole calls: the example bot over the real transport, called the way Twilio calls."""
 
 import asyncio
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,17 +16,6 @@ CALL_SID = "CA" + "1" * 32
 
 # uvicorn's default WebSocket implementation imports what websockets has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module examples/call.py."""
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import call
-
-    yield call
-    for name in ("call", "echo_bot"):
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 24000])

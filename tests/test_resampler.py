@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from pipecat_twilio.resampler import SincResampler
 
 TELEPHONE_RATES = [(8000, 16000), (16000, 8000), (8000, 24000), (24000, 8000), (48000, 8000)]
 ODD_RATES = [
+    (12000, 8000),
+    (8000, 12000),
     (22050, 8000),
     (44100, 8000),
     (8000, 44100),
@@ -29,6 +32,9 @@ def noise(samples: int, seed: int = 1, peak: int = 12000) -> np.ndarray:
 
 def samples_of(pcm: bytes) -> np.ndarray:
     return np.frombuffer(pcm, "<i2")
+
+
+steady = partial(SincResampler, clear_after_secs=None)  # a slow machine is no pause to it
 
 
 def in_chunks(resampler: SincResampler, pcm: bytes, sizes: Iterable[int]) -> bytes:
@@ -126,7 +132,7 @@ def test_the_delay_is_exactly_4_ms(in_rate: int, out_rate: int) -> None:
 
 @pytest.mark.parametrize(("in_rate", "out_rate"), RATES)
 def test_after_n_samples_in_exactly_ceil_n_up_by_down_are_out(in_rate: int, out_rate: int) -> None:
-    resampler = SincResampler(in_rate, out_rate)
+    resampler = steady(in_rate, out_rate)
     taken = given = 0
     for size in [1, 0, 2, 159, 160, 7, 1, 1, 1024, 1023, 1025, 5000, 160]:
         given += len(resampler.process(bytes(2 * size))) // 2
@@ -136,7 +142,7 @@ def test_after_n_samples_in_exactly_ceil_n_up_by_down_are_out(in_rate: int, out_
 
 @pytest.mark.parametrize(("in_rate", "out_rate"), [*TELEPHONE_RATES, (22050, 8000), (44100, 8000)])
 def test_20_ms_in_is_20_ms_out_on_every_call(in_rate: int, out_rate: int) -> None:
-    resampler = SincResampler(in_rate, out_rate)
+    resampler = steady(in_rate, out_rate)
     for _ in range(50):
         assert len(resampler.process(bytes(in_rate // 50 * 2))) == out_rate // 50 * 2
 
@@ -144,11 +150,11 @@ def test_20_ms_in_is_20_ms_out_on_every_call(in_rate: int, out_rate: int) -> Non
 @pytest.mark.parametrize(("in_rate", "out_rate"), RATES)
 def test_chunking_does_not_change_a_bit(in_rate: int, out_rate: int) -> None:
     pcm = noise(6000).tobytes()
-    whole = SincResampler(in_rate, out_rate).process(pcm)
+    whole = steady(in_rate, out_rate).process(pcm)
     for size in (1, 3, 160, 1023, 1024, 1025):
-        assert in_chunks(SincResampler(in_rate, out_rate), pcm, [size] * (5999 // size)) == whole
+        assert in_chunks(steady(in_rate, out_rate), pcm, [size] * (5999 // size)) == whole
     random = np.random.default_rng(7).integers(0, 400, 20).tolist()
-    assert in_chunks(SincResampler(in_rate, out_rate), pcm, random) == whole
+    assert in_chunks(steady(in_rate, out_rate), pcm, random) == whole
 
 
 @pytest.mark.parametrize(("in_rate", "out_rate"), RATES)
@@ -172,7 +178,7 @@ def test_a_constant_stays_that_constant() -> None:
             assert set(out[int(0.01 * out_rate) + 1 :].tolist()) <= {level}
 
 
-@pytest.mark.parametrize(("in_rate", "out_rate"), TELEPHONE_RATES + ODD_RATES[:5])
+@pytest.mark.parametrize(("in_rate", "out_rate"), TELEPHONE_RATES + ODD_RATES[:7])
 def test_flush_gives_the_rest_and_resets(in_rate: int, out_rate: int) -> None:
     pcm = noise(in_rate // 10)
     resampler = SincResampler(in_rate, out_rate)
@@ -336,12 +342,12 @@ def test_what_is_no_buffer_is_a_type_error_that_names_the_argument() -> None:
 
 
 def test_refused_input_leaves_the_stream_as_it_was() -> None:
-    resampler = SincResampler(8000, 16000)
+    resampler = steady(8000, 16000)
     pcm = noise(320).tobytes()
     first = resampler.process(pcm[:320])
     with pytest.raises(ValueError, match="got 3 bytes"):
         resampler.process(b"abc")
-    assert first + resampler.process(pcm[320:]) == SincResampler(8000, 16000).process(pcm)
+    assert first + resampler.process(pcm[320:]) == steady(8000, 16000).process(pcm)
 
 
 def test_its_state_is_a_few_kib() -> None:
@@ -351,12 +357,12 @@ def test_its_state_is_a_few_kib() -> None:
 
 def test_separate_objects_are_independent_across_threads() -> None:
     pcm = noise(200_000).tobytes()
-    expected = {rates: SincResampler(*rates).process(pcm) for rates in TELEPHONE_RATES}
+    expected = {rates: steady(*rates).process(pcm) for rates in TELEPHONE_RATES}
     wrong: list[tuple[int, int]] = []
 
     def convert(rates: tuple[int, int]) -> None:
         for size in (160, 50_000):
-            resampler = SincResampler(*rates)
+            resampler = steady(*rates)
             if in_chunks(resampler, pcm, [size] * (100_000 // size)) != expected[rates]:
                 wrong.append(rates)
 

@@ -1,0 +1,28 @@
+"""Feeds the message path what libFuzzer makes up, led by the lines of the package that it reaches.
+
+Run by `tox -e fuzz`. An input is a conversation, a message a line. One that breaks a promise is
+left in the corpus, and so a test of test_properties.py from then on.
+"""
+
+import asyncio
+import sys
+
+import atheris
+from loguru import logger
+
+with atheris.instrument_imports(include=["pipecat_twilio"]):
+    from test_properties import check_that_audio_survives
+
+runner = asyncio.Runner()
+
+
+def converse(data: bytes) -> None:
+    """Has the serializer read every message as bytes, and every one that is text as text."""
+    lines = data.split(b"\n")
+    runner.run(check_that_audio_survives(lines))
+    runner.run(check_that_audio_survives(line.decode(errors="replace") for line in lines))
+
+
+logger.remove()  # a line for each dropped message
+atheris.Setup(sys.argv, converse)
+atheris.Fuzz()

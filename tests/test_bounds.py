@@ -1,0 +1,88 @@
+"""No loop reads or writes beyond its buffers: the input ends where readable memory ends.
+
+One byte too many is a segmentation fault here, in any build; `tox -e sanitize` also watches the
+memory that the modules allocate. The sizes go around the steps of all loops: blocks of 16 codes,
+tiles and runs of outputs up to 32 rounds long, and the 1024 samples that the resampler takes at a
+time.
+"""
+
+import ctypes
+import mmap
+import random
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from pipecat_twilio import SincResampler, ulaw
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
+
+SIZES = [*range(70), 1023, 1024, 1025, 2047, 2048, 2049, 5000, 20_000]
+PROT_NONE = 0  # POSIX; Python's mmap module does not have it
+
+# A whole number up (2 and 3 rows at a time, and both), down, both, and neither's multiple; one
+# sample that completes thousands of outputs, and thousands of samples for one.
+RATES = [
+    (8000, 16000),
+    (8000, 24000),
+    (8000, 40000),
+    (8000, 8000 * 7),
+    (16000, 8000),
+    (24000, 8000),
+    (48000, 8000),
+    (8000, 12000),
+    (12000, 8000),
+    (22050, 8000),
+    (8000, 11025),
+    (44100, 48000),
+    (7999, 8000),
+    (8000, 1),
+]
+
+Place = Callable[[bytes], memoryview]
+
+
+@pytest.fixture(params=["first byte", "last byte"])
+def at_edge(request: pytest.FixtureRequest) -> Place:
+    """Puts bytes where the memory before their first, or after their last one cannot be read."""
+    page, room = mmap.PAGESIZE, -(-2 * SIZES[-1] // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, room + 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None)
+    for fence in (start, start + page + room):
+        assert libc.mprotect(ctypes.c_void_p(fence), ctypes.c_size_t(page), PROT_NONE) == 0
+
+    def place(data: bytes) -> memoryview:
+        at = page if request.param == "first byte" else page + room - len(data)
+        memory[at : at + len(data)] = data
+        return memoryview(memory)[at : at + len(data)]
+
+    return place
+
+
+def byte_after(data: bytes) -> int:
+    """Returns the zero that CPython puts behind the last byte."""
+    return ctypes.string_at(id(data) + bytes.__basicsize__ - 1 + len(data), 1)[0]
+
+
+@pytest.mark.parametrize("convert", [ulaw.decode, ulaw.encode])
+def test_the_codec_keeps_to_its_buffers(convert: Callable, at_edge: Place) -> None:
+    for size in SIZES:
+        data = random.Random(size).randbytes(2 * size)
+        converted = convert(at_edge(data))
+        assert byte_after(converted) == 0
+        assert converted == convert(data)
+
+
+@pytest.mark.parametrize("rates", RATES)
+def test_the_resampler_keeps_to_its_buffers(rates: tuple[int, int], at_edge: Place) -> None:
+    # One goes through all sizes, at whatever phase the one before left it; one starts anew.
+    going, reference = (SincResampler(*rates, clear_after_secs=None) for _ in range(2))
+    for size in SIZES:
+        pcm = random.Random(size).randbytes(2 * size)
+        fresh = SincResampler(*rates).process(at_edge(pcm))
+        converted = going.process(at_edge(pcm))
+        assert byte_after(fresh) == byte_after(converted) == 0
+        assert converted == reference.process(pcm)
+        assert fresh == SincResampler(*rates).process(pcm)

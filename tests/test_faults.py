@@ -1,0 +1,217 @@
+"""Live calls that go wrong: over the real transport, the way Twilio calls, on loopback.
+
+The bot is the example; its serializer keeps what it made of the caller's audio. After each call
+nothing of it may be left, and the next one has to work.
+"""
+
+import asyncio
+import itertools
+from base64 import b64decode
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from types import MethodType, ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from pipecat.frames.frames import Frame, InputAudioRawFrame
+from streamdouble.chaos import Impairments, Network
+from streamdouble.protocol import StreamIdentity
+from streamdouble.scenario import Dtmf, Hangup, Say, Scenario
+from streamdouble.session import Session, SessionConfig
+
+from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
+
+# uvicorn's default WebSocket implementation imports what websockets has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
+
+AUDIO = np.random.default_rng(1).bytes(30 * 160)  # 0.6 s
+WORD = Say(Path("-"), [AUDIO[i : i + 160] for i in range(0, len(AUDIO), 160)])
+HELLO = Say(Path("-"), WORD.frames[:5])
+GARBAGE = [
+    "",
+    "{",
+    b"\xff\xfe\x00",
+    '{"event": "media"}',
+    '{"event": "media", "media": {"payload": "not base64"}}',
+    '{"event": "dtmf", "dtmf": {"digit": "D"}}',
+    "[" * 100_000,
+    "x" * (1 << 21),
+    '{"event": "media", "media": {"track": "outbound", "payload": "AAAA"}}',
+    '{"event": "unheard of"}',
+]
+
+
+class Witness(TwilioFrameSerializer):
+    """Keeps the audio that it gives to the pipeline, by call."""
+
+    heard: ClassVar[dict[str | None, bytes]] = defaultdict(bytes)
+
+    async def deserialize(self, data: str | bytes) -> Frame | None:
+        frame = await super().deserialize(data)
+        if isinstance(frame, InputAudioRawFrame):
+            self.heard[self._call_sid] += frame.audio
+        return frame
+
+
+class Stalls(Network):
+    """A network that holds everything back for 0.4 s, and then delivers it at once; twice."""
+
+    def delay_s(self) -> float:
+        return 0.4 if self.frames_considered in (8, 20) else 0
+
+
+class Caller(Session):
+    """A caller who may do something else after each 20 ms of audio."""
+
+    said = b""
+    aside: Callable[["Caller", Any], Awaitable[None]] | None = None
+
+    async def _send(self, connection: Any, frame: dict[str, Any]) -> None:
+        await super()._send(connection, frame)
+        if frame["event"] == "media":
+            self.said += b64decode(frame["media"]["payload"])
+            if self.aside is not None:
+                await self.aside(connection)
+
+    @property
+    def call_sid(self) -> str:
+        return self.encoder.identity.call_sid
+
+    @property
+    def heard_all(self) -> bool:
+        """Whether the pipeline got what was said, to the bit, and never lost its history."""
+        codes = ulaw.decode(self.said)
+        expected = SincResampler(8000, 16000, clear_after_secs=None).process(codes)
+        return Witness.heard[self.call_sid] == expected
+
+    @property
+    def echoed_all(self) -> bool:
+        """Whether as much came back as was said."""
+        return len(self.result.audio_received) == len(self.said)
+
+
+class Bot:
+    """A running bot, and how often each call was ended over REST."""
+
+    def __init__(self, call: ModuleType, webhook: str, requests: Counter[str]) -> None:
+        self._call = call
+        self._webhook = webhook
+        self._idle_tasks = len(asyncio.all_tasks())
+        self.requests = requests
+
+    async def takes(self, *steps: Any, network: Network | None = None, aside: Any = None) -> Caller:
+        """Calls it, and returns when the caller is done."""
+        identity = StreamIdentity(account_sid=self._call.ACCOUNT_SID)
+        caller = Caller(
+            await self._call.stream_url(self._webhook, identity.call_sid),
+            scenario=Scenario("a call", [*steps]),
+            config=SessionConfig(response_timeout_s=1, quiet_period_s=0.4),
+            identity=identity,
+        )
+        caller.network = network or caller.network
+        caller.aside = aside and MethodType(aside, caller)
+        await asyncio.wait_for(caller.run(), 30)
+        return caller
+
+    async def comes_to_rest(self) -> None:
+        """Waits until nothing of any call is left."""
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > self._idle_tasks:  # noqa: ASYNC110  # has no event
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def bot(call: ModuleType, log: list[str]) -> AsyncIterator[Bot]:
+    requests: Counter[str] = Counter()
+
+    class Api(call.RestApi):
+        async def update(self, request):
+            requests[request.match_info["call"]] += 1
+            await asyncio.sleep(0.1)  # time in which something else may happen
+            return await super().update(request)
+
+    async with Api().serve() as base_url:
+        settings = call.Settings(
+            account_sid=call.ACCOUNT_SID,
+            api_key_sid=call.KEY_SID,
+            api_key_secret=call.KEY_SECRET,
+            base_url=base_url,
+            end_silence_secs=0,
+            serializer=Witness,
+        )
+        async with call.serve_bot(settings) as webhook:
+            bot = Bot(call, webhook, requests)
+            yield bot
+            await bot.comes_to_rest()
+            next_caller = await bot.takes(HELLO)
+            assert next_caller.heard_all
+            assert next_caller.echoed_all
+    # The transport's words for an exception that ended its receive loop.
+    assert not [line for line in log if "exception receiving data" in line]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(Network(Impairments(jitter_ms=60), seed=1), id="jitter"),
+        pytest.param(Network(Impairments(loss=0.2), seed=3), id="loss"),
+        pytest.param(Network(Impairments(loss=0.1, jitter_ms=80), seed=4), id="loss and jitter"),
+        pytest.param(Stalls(), id="stalls"),
+    ],
+)
+async def test_on_a_bad_line_audio_continues_and_history_is_kept(
+    bot: Bot, network: Network
+) -> None:
+    caller = await bot.takes(WORD, network=network)
+    assert caller.result.closed_by is None
+    assert caller.heard_all
+    assert caller.echoed_all
+
+
+async def test_garbage_between_good_messages_is_passed_over(bot: Bot, log: list[str]) -> None:
+    garbage = itertools.cycle(GARBAGE)
+
+    async def send_garbage(caller: Caller, connection: Any) -> None:
+        for data in itertools.islice(garbage, 3):
+            await connection.send(data)
+
+    caller = await bot.takes(WORD, aside=send_garbage)
+    assert caller.result.closed_by is None
+    assert caller.heard_all
+    assert caller.echoed_all
+    assert 0 < len([line for line in log if "dropped a" in line]) < 10
+
+
+async def test_a_caller_who_vanishes_in_mid_word_leaves_no_trouble(bot: Bot) -> None:
+    async def vanish(caller: Caller, connection: Any) -> None:
+        if len(caller.said) == 160 * 15:
+            connection.transport.abort()  # no word to the other side
+
+    caller = await bot.takes(WORD, aside=vanish)
+    assert len(caller.said) == 160 * 15
+    await bot.comes_to_rest()
+
+
+async def test_a_bot_may_hang_up_while_the_caller_talks(bot: Bot) -> None:
+    caller = await bot.takes(WORD, Dtmf("#"), *[WORD] * 20)
+    assert caller.result.closed_by == "agent"
+    await bot.comes_to_rest()
+    assert bot.requests[caller.call_sid] == 1
+
+
+async def test_when_both_hang_up_the_call_is_ended_once(bot: Bot) -> None:
+    async def hang_up_too(caller: Caller, connection: Any) -> None:
+        if bot.requests[caller.call_sid]:  # the bot is about to
+            await connection.close()
+
+    caller = await bot.takes(WORD, Dtmf("#"), *[WORD] * 20, aside=hang_up_too)
+    await bot.comes_to_rest()
+    assert bot.requests[caller.call_sid] == 1
+
+
+async def test_a_caller_who_hangs_up_right_after_the_last_key_is_no_trouble(bot: Bot) -> None:
+    caller = await bot.takes(WORD, Dtmf("#"), Hangup())
+    await bot.comes_to_rest()
+    assert bot.requests[caller.call_sid] <= 1

@@ -1,0 +1,343 @@
+"""Whatever arrives, and whatever is to be sent: properties, tried on what Hypothesis makes up.
+
+Any text or bytes are a frame or None; any audio and any message are documented JSON or None; and
+what comes after is intact. conftest.py has the profiles: a quick one that is the same every time,
+and the long one of `tox -e fuzz`.
+"""
+
+import asyncio
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from pipecat.frames.frames import (
+    Frame,
+    InterruptionFrame,
+    OutputAudioRawFrame,
+    OutputTransportMessageFrame,
+    OutputTransportMessageUrgentFrame,
+    TextFrame,
+)
+
+from pipecat_twilio import SincResampler, TwilioFrameSerializer, messages, ulaw
+
+STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
+CODES = np.random.default_rng(1).bytes(320)
+PCM = np.random.default_rng(2).integers(-9000, 9000, 1280).astype("<i2").tobytes()
+GOOD_RATE = 32_000  # of PCM: 40 ms
+IDLE_SECS = 60  # after which history is dropped; only the stream's own time can pass it here
+LONGEST_SECS = 600  # Twilio does not hold more
+
+CORPUS = Path(__file__).parent / "fuzz" / "corpus"
+FOUND = [pytest.param(file.read_bytes(), id=file.name) for file in sorted(CORPUS.iterdir())]
+
+
+async def ready(rate: int = 16000) -> TwilioFrameSerializer:
+    """A serializer without hang-up, set up for a pipeline input at `rate`."""
+    params = TwilioFrameSerializer.InputParams(
+        auto_hang_up=False, resampler_clear_after_secs=IDLE_SECS
+    )
+    serializer = TwilioFrameSerializer(STREAM_SID, params=params)
+    await serializer.setup(SimpleNamespace(audio_in_sample_rate=rate))
+    return serializer
+
+
+def b64(data: bytes) -> str:
+    return b64encode(data).decode()
+
+
+def media(codes: bytes, timestamp_ms: int) -> str:
+    audio = {"track": "inbound", "timestamp": str(timestamp_ms), "payload": b64(codes)}
+    return json.dumps({"event": "media", "streamSid": STREAM_SID, "media": audio})
+
+
+def audio_of(text: Any) -> bytes:
+    """Returns the mu-law of a message that has the documented keys and no others."""
+    message = json.loads(text)
+    payload = message["media"]["payload"]
+    assert message == {"event": "media", "streamSid": STREAM_SID, "media": {"payload": payload}}
+    return b64decode(payload, validate=True)
+
+
+def resampled(in_rate: int, out_rate: int, pcm: bytes) -> bytes:
+    return SincResampler(in_rate, out_rate, clear_after_secs=None).process(pcm)
+
+
+EXPECTED = resampled(8000, 16000, ulaw.decode(CODES))
+
+
+async def check_that_audio_survives(junk: Iterable[str | bytes]) -> None:
+    """Receives anything, and then audio."""
+    serializer = await ready()
+    for data in junk:
+        frame = await serializer.deserialize(data)
+        assert frame is None or isinstance(frame, Frame)
+    first = await serializer.deserialize(media(CODES[:160], 20))
+    second = await serializer.deserialize(media(CODES[160:], 40))
+    # There may be audio among the junk. It rings on for 8 ms, which are 256 bytes.
+    assert first.audio[256:] == EXPECTED[256:640]
+    assert second.audio == EXPECTED[640:]
+
+
+def can_be_resampled(rate: int) -> bool:
+    try:
+        SincResampler(rate, 8000)
+    except ValueError:
+        return False
+    return True
+
+
+def no_constant(name: str) -> None:
+    pytest.fail(f"{name} is not JSON")
+
+
+texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too
+
+
+def json_values(numbers: st.SearchStrategy) -> st.SearchStrategy:
+    return st.recursive(
+        st.none() | st.booleans() | numbers | texts,
+        lambda values: st.lists(values, max_size=4) | st.dictionaries(texts, values, max_size=4),
+        max_leaves=10,
+    )
+
+
+anything = json_values(st.integers() | st.floats())
+
+
+def part(**fields: st.SearchStrategy) -> st.SearchStrategy:
+    """An object whose fields are as documented, or anything else, or missing; or no object."""
+    optional = {name: field | anything for name, field in fields.items()}
+    return st.fixed_dictionaries({}, optional=optional) | anything
+
+
+near_misses = st.fixed_dictionaries(
+    {"event": st.sampled_from(["connected", "start", "media", "dtmf", "mark", "stop"]) | texts},
+    optional={
+        "streamSid": st.just(STREAM_SID) | anything,
+        "media": part(
+            track=st.sampled_from(["inbound", "outbound"]),
+            timestamp=st.integers().map(str) | st.sampled_from(["nan", "inf", "-1e999", "1_0"]),
+            payload=st.binary(max_size=400).map(b64) | texts,
+        ),
+        "dtmf": part(track=st.just("inbound_track"), digit=st.characters()),
+        "mark": part(name=texts),
+        "start": part(streamSid=texts, callSid=texts, accountSid=texts, customParameters=anything),
+        "stop": part(accountSid=texts, callSid=texts),
+    },
+).map(json.dumps)
+cut_short = st.integers(0, len(media(CODES, 20)) - 1).map(lambda end: media(CODES, 20)[:end])
+unreadable = texts | st.binary() | cut_short
+arriving = unreadable | near_misses | near_misses.map(str.encode)
+
+rates = st.sampled_from([8000, 11025, 16000, 22050, 24000, 44100, 48000]) | st.integers(1, 192_000)
+audio_frames = st.builds(
+    OutputAudioRawFrame,
+    audio=st.binary(max_size=2000),
+    sample_rate=rates.filter(lambda rate: rate != GOOD_RATE),
+    num_channels=st.integers(1, 8),
+)
+
+no_json = st.binary() | st.complex_numbers() | st.sets(st.integers()) | st.just(float("nan"))
+to_be_sent = st.recursive(
+    no_json | anything,
+    lambda values: st.lists(values) | st.dictionaries(texts | st.tuples(texts), values),
+    max_leaves=5,
+)
+message_frames = st.sampled_from([OutputTransportMessageFrame, OutputTransportMessageUrgentFrame])
+
+
+class TestFromTheNetwork:
+    """What `deserialize` makes of anything at all."""
+
+    @given(st.lists(arriving, max_size=8))
+    async def test_anything_is_a_frame_or_none_and_the_audio_after_it_is_intact(self, junk) -> None:
+        await check_that_audio_survives(junk)
+
+    @pytest.mark.parametrize("conversation", FOUND)
+    async def test_so_is_all_that_the_fuzzer_starts_from_or_found(self, conversation) -> None:
+        await check_that_audio_survives(conversation.split(b"\n"))
+        await check_that_audio_survives(conversation.decode(errors="replace").split("\n"))
+
+    @given(st.lists(unreadable, max_size=8), st.sampled_from([8000, 16000, 22050, 24000]))
+    async def test_what_cannot_be_read_leaves_no_trace_in_the_audio(self, junk, rate) -> None:
+        serializer = await ready(rate)
+        first = await serializer.deserialize(media(CODES[:160], 20))
+        for data in junk:
+            assert await serializer.deserialize(data) is None
+        second = await serializer.deserialize(media(CODES[160:], 40))
+        assert first.audio + second.audio == resampled(8000, rate, ulaw.decode(CODES))
+
+
+class TestFromTheBot:
+    """What `serialize` makes of any audio and any message."""
+
+    @given(st.lists(audio_frames | message_frames.flatmap(lambda t: st.builds(t, to_be_sent))))
+    async def test_anything_is_text_or_none_and_the_audio_after_it_is_intact(self, frames) -> None:
+        serializer = await ready()
+        for frame in frames:
+            text = await serializer.serialize(frame)
+            assert text is None or isinstance(text, str)
+        pieces = [
+            await serializer.serialize(OutputAudioRawFrame(pcm, GOOD_RATE, 1))
+            for pcm in (PCM[:1280], PCM[1280:])
+        ]
+        assert b"".join(map(audio_of, pieces)) == ulaw.encode(resampled(GOOD_RATE, 8000, PCM))
+
+    @given(audio_frames)
+    async def test_audio_is_sent_for_as_long_as_it_lasts(self, frame) -> None:
+        text = await (await ready()).serialize(frame)
+        samples = len(frame.audio) // (2 * frame.num_channels)
+        if 0 < samples <= LONGEST_SECS * frame.sample_rate and can_be_resampled(frame.sample_rate):
+            assert len(audio_of(text)) == -(-samples * 8000 // frame.sample_rate)
+        else:
+            assert text is None
+
+    @given(
+        message_frames,
+        json_values(st.integers() | st.floats(allow_nan=False, allow_infinity=False)),
+    )
+    async def test_a_message_that_can_be_json_is_sent_as_it_is(self, frame_type, message) -> None:
+        assert json.loads(await (await ready()).serialize(frame_type(message))) == message
+
+    @given(message_frames, to_be_sent)
+    async def test_any_other_message_is_json_or_none(self, frame_type, message) -> None:
+        text = await (await ready()).serialize(frame_type(message))
+        assert text is None or json.loads(text, parse_constant=no_constant) is not Ellipsis
+
+    @pytest.mark.parametrize("depth", [100_000, float("inf")])
+    async def test_a_message_nested_too_deep_is_none(self, depth) -> None:
+        message: list = []
+        if depth == float("inf"):
+            message.append(message)
+        else:
+            for _ in range(depth):
+                message = [message]
+        assert await (await ready()).serialize(OutputTransportMessageFrame(message)) is None
+
+
+class Call(RuleBasedStateMachine):
+    """A call in which anything may come next, in both directions.
+
+    Streams are checked whole: the audio since the last fresh start, in however many pieces, is
+    what one resampler makes of it in one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.serializer: TwilioFrameSerializer = self.runner.run(ready(16000))
+        self.now_ms = 0
+        self.rate_in, self.said, self.heard = 16000, b"", b""
+        self.rate_out, self.spoken, self.sent = 0, b"", b""
+
+    def arrives(self, message: str | bytes) -> Any:
+        return self.runner.run(self.serializer.deserialize(message))
+
+    def leaves(self, frame: Frame) -> Any:
+        return self.runner.run(self.serializer.serialize(frame))
+
+    def start_inbound_anew(self) -> None:
+        assert self.heard == resampled(8000, self.rate_in, ulaw.decode(self.said))
+        self.said = self.heard = b""
+
+    def start_outbound_anew(self) -> None:
+        if self.rate_out:
+            assert self.sent == ulaw.encode(resampled(self.rate_out, 8000, self.spoken))
+        self.spoken = self.sent = b""
+
+    @rule(
+        codes=st.binary(min_size=1, max_size=400),
+        pause_ms=st.sampled_from([0, 0, 0, 20, 1000 * IDLE_SECS - 1000, 1000 * IDLE_SECS + 1000]),
+    )
+    def the_caller_speaks(self, codes: bytes, pause_ms: int) -> None:
+        if pause_ms > 1000 * IDLE_SECS:
+            self.start_inbound_anew()
+        self.now_ms += pause_ms
+        frame = self.arrives(media(codes, self.now_ms))
+        self.now_ms += len(codes) // 8
+        assert (frame.sample_rate, frame.num_channels) == (self.rate_in, 1)
+        self.said += codes
+        self.heard += frame.audio
+
+    @rule(chunks=st.integers(1, 20))
+    def the_caller_is_silent(self, chunks: int) -> None:
+        for _ in range(chunks):
+            self.the_caller_speaks(b"\xff" * 160, 0)
+
+    @rule(digit=st.sampled_from("0123456789*#"))
+    def the_caller_presses_a_key(self, digit: str) -> None:
+        message = {"event": "dtmf", "streamSid": STREAM_SID, "dtmf": {"digit": digit}}
+        assert self.arrives(json.dumps(message)).button.value == digit
+
+    @rule(name=st.text())
+    def a_mark_comes_back(self, name: str) -> None:
+        mark = messages.mark(STREAM_SID, name)
+        assert json.loads(self.leaves(OutputTransportMessageUrgentFrame(mark))) == mark
+        assert self.arrives(json.dumps(mark)).message == mark
+
+    @rule(data=unreadable)
+    def something_unreadable_comes(self, data: str | bytes) -> None:
+        assert self.arrives(data) is None
+
+    @rule(rate=st.sampled_from([8000, 16000, 22050, 24000]))
+    def the_pipeline_is_set_up_again(self, rate: int) -> None:
+        if rate != self.rate_in:
+            self.start_inbound_anew()
+            self.rate_in = rate
+        self.runner.run(self.serializer.setup(SimpleNamespace(audio_in_sample_rate=rate)))
+
+    @rule(
+        pcm=st.binary(min_size=2, max_size=2000).map(lambda data: data[: len(data) // 2 * 2]),
+        channels=st.sampled_from([1, 1, 1, 2, 3, 8]),
+        rate=st.sampled_from([None, None, None, 8000, 16000, 22050, 24000, 48000]),
+        excess=st.binary(max_size=1),
+    )
+    def the_bot_speaks(self, pcm: bytes, channels: int, rate: int | None, excess: bytes) -> None:
+        rate = rate or self.rate_out or 24000
+        if rate != self.rate_out:
+            self.start_outbound_anew()
+            self.rate_out = rate
+        # The same on all channels, so that the mean of them is it, however it is rounded.
+        audio = np.repeat(np.frombuffer(pcm, "<i2"), channels).tobytes() + excess
+        text = self.leaves(OutputAudioRawFrame(audio, rate, channels))
+        self.spoken += pcm
+        if text is not None:
+            self.sent += audio_of(text)
+
+    @rule()
+    def the_bot_is_interrupted(self) -> None:
+        self.start_outbound_anew()
+        clear = {"event": "clear", "streamSid": STREAM_SID}
+        assert json.loads(self.leaves(InterruptionFrame())) == clear
+
+    @rule(message=anything)
+    def the_bot_sends_a_message(self, message: Any) -> None:
+        text = self.leaves(OutputTransportMessageFrame(message))
+        assert text is None or json.loads(text) == message
+
+    @rule()
+    def a_frame_passes_that_is_not_for_twilio(self) -> None:
+        assert self.leaves(TextFrame("hello")) is None
+
+    @invariant()
+    def all_audio_that_is_due_has_left(self) -> None:
+        assert len(self.heard) // 2 == -(-len(self.said) * self.rate_in // 8000)
+        if self.rate_out:
+            assert len(self.sent) == -(-len(self.spoken) // 2 * 8000 // self.rate_out)
+
+    def teardown(self) -> None:
+        self.start_inbound_anew()
+        self.start_outbound_anew()
+        self.runner.close()
+
+
+TestCall = Call.TestCase
