@@ -5,8 +5,9 @@
  * arm64); "avx2" adds AVX2 with FMA where the processor, asked when the module loads, has them.
  * The choice is a branch around the whole loop instead of target_clones, so it also works on
  * musl, on macOS and in sanitizer builds, and PIPECAT_TWILIO_VECTORS=baseline in the environment
- * undoes it. Other compilers, and builds with PIPECAT_TWILIO_PLAIN defined, get the "plain" path:
- * the tables of ulaw.pyx and the loop that fir.h has for them.
+ * undoes it. Other compilers (MSVC, GCC before 12, which lacks __builtin_shufflevector), and builds
+ * with PIPECAT_TWILIO_PLAIN defined, get the "plain" path: the tables of ulaw.pyx and the loop that
+ * fir.h has for them.
  */
 #ifndef PIPECAT_TWILIO_VECTORS_H
 #define PIPECAT_TWILIO_VECTORS_H
@@ -18,7 +19,7 @@
 #error "PCM here is little-endian, and so must the host be"
 #endif
 
-#if defined(__GNUC__) && !defined(PIPECAT_TWILIO_PLAIN) /* clang defines it too */
+#if (defined(__clang__) || __GNUC__ >= 12) && !defined(PIPECAT_TWILIO_PLAIN)
 #define HAVE_VECTORS 1
 #define INLINE static inline __attribute__((always_inline))
 #else
