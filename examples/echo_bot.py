@@ -57,6 +57,7 @@ class Settings:
     public_url: str = ""
     sample_rate: int = 16000
     end_silence_secs: int = 2
+    output_ms: int = 20  # of audio in a message: answers each message at once, not every other
     serializer: type = TwilioFrameSerializer
 
     @classmethod
@@ -159,7 +160,7 @@ async def run_bot(websocket: WebSocket, start: messages.Start, settings: Setting
         FastAPIWebsocketParams(
             audio_in_enabled=True,
             audio_out_enabled=True,
-            audio_out_10ms_chunks=2,  # answer each 20 ms at once, not every other
+            audio_out_10ms_chunks=settings.output_ms // 10,
             audio_out_end_silence_secs=settings.end_silence_secs,
             serializer=serializer,
         ),

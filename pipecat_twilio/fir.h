@@ -55,9 +55,9 @@ INLINE struct cursor next_four(const struct bank *bank, struct cursor at, ptrdif
  * are macros since GCC warns of wide vectors passed by a function, even if that is inlined. */
 #define SUM_4_f32x4(sum, a, b, c, d)                                                               \
     do {                                                                                           \
-        f32x4 ab = SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7);                          \
-        f32x4 cd = SHUFFLE(c, d, 0, 1, 4, 5) + SHUFFLE(c, d, 2, 3, 6, 7);                          \
-        (sum) = SHUFFLE(ab, cd, 0, 2, 4, 6) + SHUFFLE(ab, cd, 1, 3, 5, 7);                         \
+        f32x4 ab = SHUFFLE_4(a, b, 0, 1, 4, 5) + SHUFFLE_4(a, b, 2, 3, 6, 7);                      \
+        f32x4 cd = SHUFFLE_4(c, d, 0, 1, 4, 5) + SHUFFLE_4(c, d, 2, 3, 6, 7);                      \
+        (sum) = SHUFFLE_4(ab, cd, 0, 2, 4, 6) + SHUFFLE_4(ab, cd, 1, 3, 5, 7);                     \
     } while (0)
 #define SUM_8_f32x4(sums, a, b, c, d, e, f, g, h)                                                  \
     do {                                                                                           \
@@ -65,22 +65,24 @@ INLINE struct cursor next_four(const struct bank *bank, struct cursor at, ptrdif
         SUM_4_f32x4((sums)[1], e, f, g, h);                                                        \
     } while (0)
 #define HALVES(a, b)                                                                               \
-    (SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
+    (SHUFFLE_8(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE_8(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
 #define PAIRS(a, b)                                                                                \
-    (SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
+    (SHUFFLE_8(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE_8(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
 #define SUM_8_f32x8(sums, a, b, c, d, e, f, g, h)                                                  \
     do {                                                                                           \
         f32x8 ae = HALVES(a, e), bf = HALVES(b, f), cg = HALVES(c, g), dh = HALVES(d, h);          \
         f32x8 abef = PAIRS(ae, bf), cdgh = PAIRS(cg, dh);                                          \
-        f32x8 all = SHUFFLE(abef, cdgh, 0, 2, 8, 10, 4, 6, 12, 14) +                               \
-                    SHUFFLE(abef, cdgh, 1, 3, 9, 11, 5, 7, 13, 15);                                \
+        f32x8 all = SHUFFLE_8(abef, cdgh, 0, 2, 8, 10, 4, 6, 12, 14) +                             \
+                    SHUFFLE_8(abef, cdgh, 1, 3, 9, 11, 5, 7, 13, 15);                              \
         memcpy(sums, &all, sizeof all);                                                            \
     } while (0)
 #define SUM_4_f32x8(sum, a, b, c, d)                                                               \
     do {                                                                                           \
         f32x8 ac = HALVES(a, c), bd = HALVES(b, d), abcd = PAIRS(ac, bd);                          \
-        f32x4 ab = SHUFFLE(abcd, abcd, 0, 1, 2, 3), cd = SHUFFLE(abcd, abcd, 4, 5, 6, 7);          \
-        (sum) = SHUFFLE(ab, cd, 0, 2, 4, 6) + SHUFFLE(ab, cd, 1, 3, 5, 7);                         \
+        f32x4 pairs[2]; /* of a and b, and of c and d */                                           \
+        memcpy(pairs, &abcd, sizeof abcd);                                                         \
+        (sum) = SHUFFLE_4(pairs[0], pairs[1], 0, 2, 4, 6) +                                        \
+                SHUFFLE_4(pairs[0], pairs[1], 1, 3, 5, 7);                                         \
     } while (0)
 
 /* dot_RxN: R rows of taps, N outputs from each, their samples `down` apart. Eight sums, where there

@@ -70,8 +70,8 @@ INLINE void fir_up(const float *bank, ptrdiff_t taps, ptrdiff_t stride, ptrdiff_
                 run_of_2(taps, row, row + stride, x, sums);
                 for (int i = 0; i < RUN; i += 4) {
                     f32x4 a = AT(f32x4, sums[0] + i), b = AT(f32x4, sums[1] + i);
-                    round_four_to_pcm(SHUFFLE(a, b, 0, 4, 1, 5), some + 2 * i);
-                    round_four_to_pcm(SHUFFLE(a, b, 2, 6, 3, 7), some + 2 * i + 4);
+                    round_four_to_pcm(SHUFFLE_4(a, b, 0, 4, 1, 5), some + 2 * i);
+                    round_four_to_pcm(SHUFFLE_4(a, b, 2, 6, 3, 7), some + 2 * i + 4);
                 }
                 for (ptrdiff_t i = 0; i < run; i++, out += up) {
                     memcpy(out, some + 2 * i, 2 * sizeof *out);

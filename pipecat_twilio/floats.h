@@ -47,7 +47,16 @@ typedef float loose_f32x8 __attribute__((vector_size(32), aligned(4), may_alias)
 #define IN_REGISTER(value) (void)0
 #endif
 
-#define SHUFFLE __builtin_shufflevector
+/* The lanes of two vectors, numbered through, in another order. */
+#if defined(__clang__)
+#define SHUFFLE_4 __builtin_shufflevector
+#define SHUFFLE_8 __builtin_shufflevector
+#else
+typedef int i32x4 __attribute__((vector_size(16)));
+typedef int i32x8 __attribute__((vector_size(32)));
+#define SHUFFLE_4(a, b, ...) __builtin_shuffle(a, b, (i32x4){__VA_ARGS__})
+#define SHUFFLE_8(a, b, ...) __builtin_shuffle(a, b, (i32x8){__VA_ARGS__})
+#endif
 
 /* One load of samples for the sums of two rows. */
 #define MAC_2(V, sum0, sum1, x)                                                                    \

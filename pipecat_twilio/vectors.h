@@ -5,7 +5,7 @@
  * arm64); "avx2" adds AVX2 with FMA where the processor, asked when the module loads, has them.
  * The choice is a branch around the whole loop instead of target_clones, so it also works on
  * musl, on macOS and in sanitizer builds, and PIPECAT_TWILIO_VECTORS=baseline in the environment
- * undoes it. Other compilers (MSVC, GCC before 12, which lacks __builtin_shufflevector), and builds
+ * undoes it. Other compilers (MSVC, GCC before 9, which lacks __builtin_convertvector), and builds
  * with PIPECAT_TWILIO_PLAIN defined, get the "plain" path: the tables of ulaw.pyx and the loop that
  * fir.h has for them.
  */
@@ -19,7 +19,7 @@
 #error "PCM here is little-endian, and so must the host be"
 #endif
 
-#if (defined(__clang__) || __GNUC__ >= 12) && !defined(PIPECAT_TWILIO_PLAIN)
+#if (defined(__clang__) || __GNUC__ >= 9) && !defined(PIPECAT_TWILIO_PLAIN)
 #define HAVE_VECTORS 1
 #define INLINE static inline __attribute__((always_inline))
 #else

@@ -273,6 +273,12 @@ class Call(RuleBasedStateMachine):
         for _ in range(chunks):
             self.the_caller_speaks(b"\xff" * 160, 0)
 
+    @rule(codes=st.binary(max_size=400))
+    def the_bots_own_audio_comes_back(self, codes: bytes) -> None:
+        message = json.loads(media(codes, self.now_ms))
+        message["media"]["track"] = "outbound"
+        assert self.arrives(json.dumps(message)) is None
+
     @rule(digit=st.sampled_from("0123456789*#"))
     def the_caller_presses_a_key(self, digit: str) -> None:
         message = {"event": "dtmf", "streamSid": STREAM_SID, "dtmf": {"digit": digit}}
