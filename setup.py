@@ -16,7 +16,7 @@ FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno
 TRACED = "PIPECAT_TWILIO_COVERAGE" in os.environ
 TRACING = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
-HEADERS = {"ulaw": ["ulaw.h"], "resampler": ["fir.h", "fir_up.h", "floats.h"]}
+HEADERS = {"ulaw": ["ulaw.h"], "resampler": ["fir.h", "fir_whole.h", "floats.h"]}
 
 setup(
     ext_modules=[

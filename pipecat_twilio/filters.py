@@ -92,6 +92,34 @@ def polyphase_bank(
     return rows
 
 
+@lru_cache(maxsize=64)
+def half_filters(
+    up: int, down: int, num_zeros: int, rolloff: float, beta: float
+) -> NDArray[np.float32]:
+    """Halves the rows of a bank for `up` or `down` of 1, as a fast FIR algorithm takes them.
+
+    `down` samples at a time complete `up` outputs: a round. Of the taps, every first round has one
+    half, and every second one the other; fir_whole.h says what they and their sum are for.
+
+    Args:
+        up: As for `polyphase_bank`, as all that follows.
+        down: 1, or anything where `up` is.
+        num_zeros: Half length of the filter.
+        rolloff: Cutoff.
+        beta: Shape of the window.
+
+    Returns:
+        A read-only float32 array of shape (up, 3, down, num_zeros): of each row the taps for first
+        rounds, for both added up, and for second ones; of each of these, by sample of a round.
+    """
+    bank = polyphase_bank(up, down, num_zeros, rolloff, beta)
+    first, second = bank.reshape(up, num_zeros, 2, down).transpose(2, 0, 3, 1)
+    halves = _aligned_zeros(up, 3, down, num_zeros)
+    halves[:] = np.stack([first, first + second, second], axis=1)
+    halves.flags.writeable = False
+    return halves
+
+
 def _aligned_zeros(*shape: int) -> NDArray[np.float32]:
     """Returns an array that starts on a cache line, so that few loads of taps need two of them."""
     size, line = prod(shape), 64 // 4

@@ -13,13 +13,14 @@
 #ifndef PIPECAT_TWILIO_FIR_H
 #define PIPECAT_TWILIO_FIR_H
 
-#include "fir_up.h"
+#include "fir_whole.h"
 #include "floats.h"
 
-enum { OVERREAD = 32 }; /* samples beyond the last that may be read, but do not count */
+enum { OVERREAD = 16 * MOST_TIMES }; /* samples beyond the last that may be read, but do not count */
 
 struct bank {
     const float *rows;
+    const float *halves; /* of the rows, for fir_whole, or NULL */
     ptrdiff_t taps, zeros; /* of a row, a multiple of 8; and around it, 4 * down or more, or none */
     ptrdiff_t up, down;
     ptrdiff_t whole, part; /* of down / up: how far on the next output's samples are */
@@ -29,6 +30,7 @@ struct bank {
 struct cursor {
     const float *row, *x;
     ptrdiff_t phase;
+    ptrdiff_t second; /* round of its pair: 1, else 0; for fir_whole */
 };
 
 INLINE struct cursor next(const struct bank *bank, struct cursor at) {
@@ -88,6 +90,13 @@ INLINE struct cursor next_four(const struct bank *bank, struct cursor at, ptrdif
 /* dot_RxN: R rows of taps, N outputs from each, their samples `down` apart. Eight sums, where there
  * are that many, hide how long an addition takes. In a dot_1x8 the row also slides by four outputs,
  * so that every load of samples serves two of them. */
+#define MAC_2(V, sum0, sum1, x)                                                                    \
+    do {                                                                                           \
+        V samples = AT(V, x + k);                                                                  \
+        IN_REGISTER(samples);                                                                      \
+        sum0 += t0 * samples, sum1 += t1 * samples;                                                \
+    } while (0)
+
 #define MAC(V, sum, t, x) sum += AT(V, t + k) * AT(V, x + k)
 #define DEFINE_DOTS(V, LANES)                                                                      \
     INLINE void dot_1x8_##V(ptrdiff_t taps, ptrdiff_t zeros, const float *row, const float *x,     \
@@ -193,9 +202,11 @@ INLINE void fir_on(int lanes, const struct bank *bank, struct cursor *at, int16_
     ptrdiff_t count;
 
 #if HAVE_VECTORS
-    if (lanes == 8 && down == 1) { /* then there are whole rounds only */
-        fir_up(bank->rows, taps, taps + zeros, up, at->x, pcm, outputs / up);
-        at->x += outputs / up;
+    if (lanes == 8 && bank->halves) { /* then there are whole rounds only */
+        ptrdiff_t rounds = outputs / up;
+        fir_whole(bank->halves, up, down, here.x, here.second, pcm, rounds);
+        at->x += rounds * down;
+        at->second = (at->second + rounds) % 2;
         return;
     }
 #endif

@@ -58,14 +58,6 @@ typedef int i32x8 __attribute__((vector_size(32)));
 #define SHUFFLE_8(a, b, ...) __builtin_shuffle(a, b, (i32x8){__VA_ARGS__})
 #endif
 
-/* One load of samples for the sums of two rows. */
-#define MAC_2(V, sum0, sum1, x)                                                                    \
-    do {                                                                                           \
-        V samples = AT(V, x + k);                                                                  \
-        IN_REGISTER(samples);                                                                      \
-        sum0 += t0 * samples, sum1 += t1 * samples;                                                \
-    } while (0)
-
 /* Rounds to even and saturates four sums at once. */
 INLINE void round_four_to_pcm(f32x4 sums, int16_t *pcm) {
 #if defined(__SSE2__)

@@ -24,21 +24,22 @@ cdef extern from "vectors.h":
     const char *choose_vector_path()
 
 cdef extern from "fir.h" nogil:
-    enum: OVERREAD
+    enum: BLOCK, OVERREAD, MOST_TIMES, HALF_TAPS
     void pcm_to_float(const uint8_t *pcm, float *samples, Py_ssize_t count)
     struct bank:
         const float *rows
+        const float *halves
         Py_ssize_t taps, zeros, up, down, whole, part
 
     struct cursor:
         const float *row
         const float *x
         Py_ssize_t phase
+        Py_ssize_t second
 
     void fir(const bank *bank, cursor *at, int16_t *pcm, Py_ssize_t outputs)
 
 cdef enum:
-    BLOCK = 1024  # samples taken into the window at a time: a 20 ms chunk at 48 kHz fits
     LONG_INPUT = 8192  # bytes from which another thread gains more than the switch costs
 
 vector_path = choose_vector_path().decode()
@@ -81,10 +82,13 @@ cdef class SincResampler:
     cdef object _clock
     cdef double _clear_after_secs
     cdef double _last_call_secs
-    cdef object _rows  # keeps the bank's memory
+    cdef object _rows  # keeps the bank's memory, and so does
+    cdef object _halves
     cdef bank _bank
     cdef int64_t _delay_ticks  # the filter's delay, in ticks of in_rate * up
-    cdef float *_window  # taps - 1 samples of history, then room for a block
+    cdef Py_ssize_t _before  # samples of the round before the next output's, for fir_whole
+    cdef Py_ssize_t _history  # these, and all but the newest of those that an output needs
+    cdef float *_window  # the history, then room for a block
     cdef cursor _next  # where the next output gets its taps, and its samples in the window
     cdef bint _called  # since the last reset: there is a last call to be idle since
     cdef bint _fresh  # no sample was taken since the last reset
@@ -130,6 +134,7 @@ cdef class SincResampler:
         cdef const float[:, :] rows = self._rows
         self._bank = bank(
             rows=&rows[0, 0],
+            halves=NULL,
             taps=taps,
             zeros=filters.zeros_around(taps, down),
             up=up,
@@ -137,11 +142,18 @@ cdef class SincResampler:
             whole=down // up,
             part=down % up,
         )
+        cdef const float[:, :, :, :] halves
+        if min(up, down) == 1 and max(up, down) <= MOST_TIMES and num_zeros == HALF_TAPS:
+            halves = filters.half_filters(up, down, num_zeros, float(rolloff), float(beta))
+            self._halves = halves.base
+            self._bank.halves = &halves[0, 0, 0, 0]
+            self._before = down
         self._delay_ticks = num_zeros * max(up, down)
+        self._history = self._before + taps - 1
         self._window = <float *> PyMem_Calloc(self._window_size(), 1)
         if not self._window:
             raise MemoryError
-        self._next = cursor(row=self._bank.rows, x=self._window, phase=0)
+        self._next = self._first()
 
     def __dealloc__(self):
         PyMem_Free(self._window)
@@ -154,7 +166,10 @@ cdef class SincResampler:
 
     cdef Py_ssize_t _window_size(self) noexcept:
         # What the filter loops read beyond the end never counts.
-        return (self._bank.taps - 1 + BLOCK + OVERREAD) * sizeof(float)
+        return (self._history + BLOCK + OVERREAD) * sizeof(float)
+
+    cdef cursor _first(self) noexcept:
+        return cursor(row=self._bank.rows, x=self._window + self._before, phase=0, second=0)
 
     @property
     def delay_secs(self) -> float:
@@ -204,7 +219,7 @@ cdef class SincResampler:
         self._check_idle()
         if self._window:
             memset(self._window, 0, self._window_size())
-            self._next = cursor(row=self._bank.rows, x=self._window, phase=0)
+            self._next = self._first()
         self._called = False
         self._fresh = True
 
@@ -246,7 +261,8 @@ cdef class SincResampler:
 
     cdef int64_t _ticks_ahead(self) noexcept nogil:
         """Returns how many ticks the next output lies after the end of what was taken."""
-        return (self._next.x - self._window) * <int64_t> self._bank.up + self._next.phase
+        cdef Py_ssize_t samples = self._next.x - self._window - self._before
+        return samples * <int64_t> self._bank.up + self._next.phase
 
     @cython.cdivision(True)  # the divided is positive, and so is the divisor
     cdef Py_ssize_t _outputs_due(self, Py_ssize_t count) noexcept nogil:
@@ -256,14 +272,13 @@ cdef class SincResampler:
 
     cdef void _filter(self, const uint8_t *pcm, Py_ssize_t count, int16_t *out) noexcept nogil:
         cdef Py_ssize_t block, outputs
-        cdef Py_ssize_t history = self._bank.taps - 1
         while count > 0:
             block = min(count, BLOCK)
-            pcm_to_float(pcm, self._window + history, block)
+            pcm_to_float(pcm, self._window + self._history, block)
             outputs = self._outputs_due(block)
             fir(&self._bank, &self._next, out, outputs)
             self._next.x -= block
-            memmove(self._window, self._window + block, history * sizeof(float))
+            memmove(self._window, self._window + block, self._history * sizeof(float))
             pcm += 2 * block
             out += outputs
             count -= block

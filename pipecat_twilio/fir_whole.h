@@ -1,0 +1,167 @@
+/* The filter of resampler.pyx where one rate is 2 to 6 times the other, for the wider vectors.
+ *
+ * `down` samples that come in make a round, and complete `up` outputs, one of each row. Rounds are
+ * computed in pairs, by a fast FIR algorithm. With e and o the taps for every first and every
+ * second round of samples, E and O these samples, and N the first ones of the pair after,
+ *
+ *     first output  = e * E + o * O = e * (E - O) + (e + o) * O
+ *     second output = e * O + o * N = o * (N - O) + (e + o) * O
+ *
+ * take three half filters, not four, since their last terms are the same.
+ *
+ * The lanes are neighbouring pairs, whose samples are dealt out to planes, so nothing is summed
+ * across lanes. An output sums its products in the same order in whatever company it is computed;
+ * which of its pair it is, is up to how many rounds came before, not to their chunks.
+ *
+ * Source: Z.-J. Mou, P. Duhamel, "Short-length FIR filters and their use in fast nonrecursive
+ * filtering", IEEE Transactions on Signal Processing 39 (1991)
+ */
+#ifndef PIPECAT_TWILIO_FIR_WHOLE_H
+#define PIPECAT_TWILIO_FIR_WHOLE_H
+
+#include "floats.h"
+
+enum {
+    BLOCK = 1024,      /* the most samples that come in at a time: 20 ms at 48 kHz are fewer */
+    MOST_TIMES = 6,    /* one rate the other */
+    HALF_TAPS = 32,    /* of a half filter, for each of the samples of a round */
+    PAIRS = 40         /* computed at a time: five vectors; 10 ms at 8 kHz */
+};
+
+#if HAVE_VECTORS
+#define OF_ALL(tap) ((f32x8){tap, tap, tap, tap, tap, tap, tap, tap})
+#define PUT(V, address, value) (*(loose_##V *)(address) = (value))
+
+#define WITH(address, ...)                                                                         \
+    do {                                                                                           \
+        f32x8 s = AT(f32x8, address);                                                              \
+        IN_REGISTER(s);                                                                            \
+        __VA_ARGS__;                                                                               \
+    } while (0)
+
+/* Computes what a half filter contributes to PAIRS: `x` are the samples of the first, in `down`
+ * planes, `length` apart. Every pair has two sums: ten vectors hide how long an addition takes. */
+INLINE void half_filter(const float *taps, const float *x, ptrdiff_t length, ptrdiff_t down,
+                        float *sums) {
+    f32x8 a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, a4 = {0};
+    f32x8 b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0}, b4 = {0};
+    for (ptrdiff_t p = 0; p < down; p++, taps += HALF_TAPS, x += length) {
+        for (int k = 0; k < 8; k++) {
+            /* Eight taps on, a plane serves the same samples to the pairs eight before. */
+            f32x8 t0 = OF_ALL(taps[k]), t1 = OF_ALL(taps[k + 8]);
+            f32x8 t2 = OF_ALL(taps[k + 16]), t3 = OF_ALL(taps[k + 24]);
+            const float *at = x + k;
+            WITH(at, a0 += t0 * s);
+            WITH(at + 8, a1 += t0 * s, b0 += t1 * s);
+            WITH(at + 16, a2 += t0 * s, b1 += t1 * s, a0 += t2 * s);
+            WITH(at + 24, a3 += t0 * s, b2 += t1 * s, a1 += t2 * s, b0 += t3 * s);
+            WITH(at + 32, a4 += t0 * s, b3 += t1 * s, a2 += t2 * s, b1 += t3 * s);
+            WITH(at + 40, b4 += t1 * s, a3 += t2 * s, b2 += t3 * s);
+            WITH(at + 48, a4 += t2 * s, b3 += t3 * s);
+            WITH(at + 56, b4 += t3 * s);
+        }
+    }
+    PUT(f32x8, sums, a0 + b0), PUT(f32x8, sums + 8, a1 + b1), PUT(f32x8, sums + 16, a2 + b2);
+    PUT(f32x8, sums + 24, a3 + b3), PUT(f32x8, sums + 32, a4 + b4);
+}
+
+INLINE void transpose(f32x4 *rows) {
+    f32x4 ab = SHUFFLE_4(rows[0], rows[1], 0, 4, 1, 5), cd = SHUFFLE_4(rows[2], rows[3], 0, 4, 1, 5);
+    f32x4 AB = SHUFFLE_4(rows[0], rows[1], 2, 6, 3, 7), CD = SHUFFLE_4(rows[2], rows[3], 2, 6, 3, 7);
+    rows[0] = SHUFFLE_4(ab, cd, 0, 1, 4, 5), rows[1] = SHUFFLE_4(ab, cd, 2, 3, 6, 7);
+    rows[2] = SHUFFLE_4(AB, CD, 0, 1, 4, 5), rows[3] = SHUFFLE_4(AB, CD, 2, 3, 6, 7);
+}
+
+/* Deals samples out in turn to `planes` planes, `length` apart: `count` to each, a multiple of 4. */
+INLINE void deal(const float *x, float *plane, ptrdiff_t planes, ptrdiff_t length,
+                 ptrdiff_t count) {
+    if (planes == 2) {
+        for (ptrdiff_t n = 0; n < count; n += 4) {
+            f32x4 a = AT(f32x4, x + 2 * n), b = AT(f32x4, x + 2 * n + 4);
+            PUT(f32x4, plane + n, SHUFFLE_4(a, b, 0, 2, 4, 6));
+            PUT(f32x4, plane + length + n, SHUFFLE_4(a, b, 1, 3, 5, 7));
+        }
+        return;
+    }
+    for (ptrdiff_t p = 0; p < planes; p += 4) {
+        if (p > planes - 4) p = planes - 4; /* some a second time, where four do not divide them */
+        for (ptrdiff_t n = 0; n < count; n += 4) {
+            f32x4 v[4];
+            for (int i = 0; i < 4; i++) v[i] = AT(f32x4, x + p + (n + i) * planes);
+            transpose(v);
+            for (int i = 0; i < 4; i++) PUT(f32x4, plane + (p + i) * length + n, v[i]);
+        }
+    }
+}
+
+/* Takes outputs in turn from `rows` rows: PAIRS from each. */
+INLINE void collect(float outputs[][PAIRS], ptrdiff_t rows, int16_t *pcm) {
+    if (rows == 2) {
+        for (int n = 0; n < PAIRS; n += 4) {
+            f32x4 a = AT(f32x4, outputs[0] + n), b = AT(f32x4, outputs[1] + n);
+            round_four_to_pcm(SHUFFLE_4(a, b, 0, 4, 1, 5), pcm + 2 * n);
+            round_four_to_pcm(SHUFFLE_4(a, b, 2, 6, 3, 7), pcm + 2 * n + 4);
+        }
+        return;
+    }
+    for (ptrdiff_t r = 0; r < rows; r += 4) {
+        if (r > rows - 4) r = rows - 4;
+        for (int n = 0; n < PAIRS; n += 4) {
+            f32x4 v[4];
+            for (int i = 0; i < 4; i++) v[i] = AT(f32x4, outputs[r + i] + n);
+            transpose(v);
+            for (int i = 0; i < 4; i++) round_four_to_pcm(v[i], pcm + (n + i) * rows + r);
+        }
+    }
+}
+
+/* Computes `rounds` rounds of outputs, those of a BLOCK at most. `x` are the first one's samples;
+ * if it is the `second` of a pair, those of the first lie before them. `halves` are the taps of
+ * each row: for first rounds, the sums of both, and for second rounds, by sample of a round. */
+INLINE void fir_whole(const float *halves, ptrdiff_t up, ptrdiff_t down, const float *x,
+                      ptrdiff_t second, int16_t *pcm, ptrdiff_t rounds) {
+    enum { LONGEST = BLOCK / 2 + MOST_TIMES * (1 + PAIRS + HALF_TAPS + 8) };
+    float planes[3 * LONGEST], outputs[2 * MOST_TIMES][PAIRS];
+    int16_t some[2 * MOST_TIMES * PAIRS];
+    const f32x4 zero = {0};
+    const ptrdiff_t pairs = (second + rounds + 1) / 2, all = 2 * up * PAIRS;
+    const ptrdiff_t length = (pairs + PAIRS - 1) / PAIRS * PAIRS + HALF_TAPS + 8;
+    const ptrdiff_t dealt = (pairs + HALF_TAPS + 3) / 4 * 4;
+    ptrdiff_t skipped = second * up;
+
+    deal(x - second * down, planes, 2 * down, length, dealt);
+    for (ptrdiff_t p = 0; p < down; p++) {
+        float *E = planes + p * length, *O = E + down * length, *N = O + down * length;
+        /* What is computed in vain is 0: a denormal number would take its time. */
+        for (ptrdiff_t n = dealt; n < length; n += 4) {
+            PUT(f32x4, E + n, zero), PUT(f32x4, O + n, zero);
+        }
+        for (ptrdiff_t n = 0; n < length - 8; n += 8) {
+            f32x8 e = AT(f32x8, E + n), o = AT(f32x8, O + n), next = AT(f32x8, E + n + 1);
+            PUT(f32x8, E + n, e - o), PUT(f32x8, N + n, next - o);
+        }
+    }
+    for (ptrdiff_t left = rounds * up, n = 0, count; left > 0; left -= count, n += PAIRS) {
+        const float *taps = halves;
+        int16_t *to;
+        for (ptrdiff_t row = 0; row < up; row++) {
+            float sums[3][PAIRS];
+            for (int half = 0; half < 3; half++, taps += down * HALF_TAPS) {
+                half_filter(taps, planes + half * down * length + n, length, down, sums[half]);
+            }
+            for (int i = 0; i < PAIRS; i += 8) {
+                f32x8 both = AT(f32x8, sums[1] + i);
+                PUT(f32x8, outputs[row] + i, AT(f32x8, sums[0] + i) + both);
+                PUT(f32x8, outputs[up + row] + i, AT(f32x8, sums[2] + i) + both);
+            }
+        }
+        count = all - skipped < left ? all - skipped : left;
+        to = count == all ? pcm : some;
+        collect(outputs, 2 * up, to);
+        if (to == some) memcpy(pcm, some + skipped, count * sizeof *pcm);
+        pcm += count, skipped = 0;
+    }
+}
+#endif
+
+#endif
