@@ -16,7 +16,12 @@ FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno
 TRACED = "PIPECAT_TWILIO_COVERAGE" in os.environ
 TRACING = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
-HEADERS = {"ulaw": ["ulaw.h"], "resampler": ["fir.h", "fir_whole.h", "floats.h"]}
+HEADERS = {
+    "ulaw": ["ulaw.h"],
+    "resampler": ["fir.h", "fir_whole.h", "floats.h"],
+    "base64": ["base64.h"],
+    "playback": [],
+}
 
 setup(
     ext_modules=[

@@ -8,10 +8,12 @@ Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from pybase64 import b64encode_as_string
+
+from pipecat_twilio import base64
 
 MAX_MESSAGE_BYTES = 1 << 20
 """Longer messages are by default not read: 20 ms of audio take about 400 bytes."""
@@ -90,11 +92,12 @@ class Media(_Message, frozen=True, gc=False, tag="media"):
     media: MediaPart
 
 
-class _UntimedPart(MediaPart, frozen=True, gc=False):
-    timestamp: None = msgspec.field(default=None, name="")  # leaves the key itself unread
+class _UntimedPart(_Part, frozen=True, gc=False):
+    payload: bytes
+    track: str = "inbound"
 
 
-class _UntimedMedia(Media, frozen=True, gc=False, tag="media"):
+class _UntimedMedia(_Message, frozen=True, gc=False, tag="media"):
     media: _UntimedPart
 
 
@@ -130,8 +133,8 @@ class Stop(_Message, frozen=True, gc=False, tag="stop"):
 Message = Connected | Start | Media | Dtmf | Mark | Stop
 
 # Not strict: Twilio writes its numbers as strings.
-_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message, strict=False)
-_untimed_decoder = msgspec.json.Decoder(_UntimedMedia)
+_decode: Callable[[str | bytes], Message] = msgspec.json.Decoder(Message, strict=False).decode
+_decode_untimed = msgspec.json.Decoder(_UntimedMedia).decode
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
@@ -151,16 +154,22 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
             message, or its payload is not base64; whatever `data` is, nothing else is raised.
     """
     try:
-        if len(data) > max_bytes:
-            raise MessageError(f"{len(data)} long, more than {max_bytes}")
-        try:
-            return _decoder.decode(data)
-        except msgspec.ValidationError as error:
-            if not str(error).endswith("`$.media.timestamp`"):
-                raise
-            return _untimed_decoder.decode(data)
+        if len(data) <= max_bytes:
+            return _decode(data)
     except _UNREADABLE as error:
-        raise MessageError(str(error)) from None
+        return _parse_untimed(data, error)
+    raise MessageError(f"{len(data)} long, more than {max_bytes}")
+
+
+def _parse_untimed(data: str | bytes, error: Exception) -> Media:
+    """Reads audio whose timestamp is all that is wrong with it, by the error that it led to."""
+    if str(error).endswith("`$.media.timestamp`"):
+        try:
+            media = _decode_untimed(data).media
+            return Media(MediaPart(media.payload, media.track))
+        except _UNREADABLE as another:
+            error = another
+    raise MessageError(str(error)) from None
 
 
 class OutboundMessages:
@@ -173,12 +182,10 @@ class OutboundMessages:
     def __init__(self, stream_sid: str) -> None:
         self.clear = json.dumps({"event": "clear", "streamSid": stream_sid})
         """Empties Twilio's buffer of audio to be played."""
-        template = {"event": "media", "streamSid": stream_sid, "media": {"payload": ""}}
-        self._media_start = json.dumps(template)[: -len('"}}')]
-
-    def media(self, ulaw: bytes) -> str:
-        """Returns the message that plays `ulaw`, after what was sent before."""
-        return f'{self._media_start}{b64encode_as_string(ulaw)}"}}}}'
+        media = json.dumps({"event": "media", "streamSid": stream_sid, "media": {"payload": ""}})
+        end = '"}}'
+        self.media = base64.Template(media.removesuffix(end), end).fill
+        """Returns the message that plays the mu-law it is given, after what was sent before."""
 
 
 def mark(stream_sid: str, name: str) -> dict[str, Any]:

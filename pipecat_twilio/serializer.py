@@ -28,9 +28,11 @@ from pipecat.frames.frames import (
 from pipecat.serializers.base_serializer import FrameSerializer
 from pydantic import Field
 
-from pipecat_twilio import hangup, messages, ulaw
+from pipecat_twilio import hangup, messages
+from pipecat_twilio.messages import Dtmf, Mark, Media, Message, MessageError, parse
 from pipecat_twilio.playback import Playback
 from pipecat_twilio.resampler import SincResampler
+from pipecat_twilio.ulaw import decode, encode
 
 _KEYS = {button.value: button for button in KeypadEntry}
 
@@ -39,8 +41,10 @@ def _mono(pcm: bytes, channels: int) -> bytes:
     """Returns the mean of the channels of interleaved samples, without an incomplete last one."""
     if channels < 1:
         raise ValueError(f"num_channels must be positive, got {channels}")
-    whole = len(pcm) - len(pcm) % (2 * channels)
-    frames = zip(*[iter(array("h", pcm[:whole]))] * channels, strict=True)
+    whole = pcm[: len(pcm) - len(pcm) % (2 * channels)]
+    if channels == 1:
+        return whole
+    frames = zip(*[iter(array("h", whole))] * channels, strict=True)
     return array("h", ((sum(frame) + channels // 2) // channels for frame in frames)).tobytes()
 
 
@@ -133,8 +137,8 @@ class TwilioFrameSerializer(FrameSerializer):
         self._sample_rate = 0  # of the audio given to the pipeline; set by setup()
         self._inbound: SincResampler | None = None
         self._inbound_ms = 0.0  # the stream's own time: that of the newest audio
-        self._outbound: SincResampler | None = None
-        self._outbound_rate = 0
+        self._outbound: SincResampler  # made for the first frame, and for each new rate
+        self._outbound_rate: int | None = None
         self._most_outbound_bytes = 0
         self._playback = Playback(self._params.twilio_sample_rate)
         self._dropped = {"message": 0, "frame": 0}
@@ -149,7 +153,8 @@ class TwilioFrameSerializer(FrameSerializer):
     @_stream_sid.setter
     def _stream_sid(self, stream_sid: str) -> None:
         self.__stream_sid = stream_sid
-        self._outbound_messages = messages.OutboundMessages(stream_sid)
+        outbound = messages.OutboundMessages(stream_sid)
+        self._media_message, self._clear_message = outbound.media, outbound.clear
 
     async def setup(self, setup: Any) -> None:
         """Takes the pipeline's input rate; a second call at the same rate keeps all state.
@@ -182,21 +187,13 @@ class TwilioFrameSerializer(FrameSerializer):
             `InputTransportMessageFrame` for a mark that was reached, None for all else.
         """
         try:
-            message = messages.parse(data, self._max_message_bytes)
-        except messages.MessageError as error:
+            message = parse(data, self._max_message_bytes)
+        except MessageError as error:
             self._drop("message", error)
             return None
-        if isinstance(message, messages.Media):
-            return self._input_audio(message.media)
-        if isinstance(message, messages.Dtmf):
-            return self._input_dtmf(message.dtmf.digit)
-        if isinstance(message, messages.Mark):
-            return InputTransportMessageFrame(
-                message=messages.mark(message.stream_sid, message.mark.name)
-            )
-        return None
-
-    def _input_audio(self, media: messages.MediaPart) -> InputAudioRawFrame | None:
+        if type(message) is not Media:
+            return self._event_frame(message)
+        media = message.media
         if media.track != "inbound":
             return None
         if self._inbound is None:
@@ -204,8 +201,17 @@ class TwilioFrameSerializer(FrameSerializer):
             return None
         if media.timestamp is not None:
             self._inbound_ms = media.timestamp
-        pcm = self._inbound.process(ulaw.decode(media.payload), self._inbound_ms / 1000)
+        pcm = self._inbound.process(decode(media.payload), self._inbound_ms / 1000)
         return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
+
+    def _event_frame(self, message: Message) -> Frame | None:
+        if isinstance(message, Dtmf):
+            return self._input_dtmf(message.dtmf.digit)
+        if isinstance(message, Mark):
+            return InputTransportMessageFrame(
+                message=messages.mark(message.stream_sid, message.mark.name)
+            )
+        return None
 
     def _input_dtmf(self, digit: str) -> InputDTMFFrame | None:
         button = _KEYS.get(digit)
@@ -224,8 +230,46 @@ class TwilioFrameSerializer(FrameSerializer):
             The message for audio, an interruption or a transport message, else None. For an
             `EndFrame` or `CancelFrame` it returns when the call has been ended.
         """
-        if isinstance(frame, AudioRawFrame):
-            return self._media(frame)
+        if not isinstance(frame, AudioRawFrame):
+            return await self._event_message(frame)
+        pcm = frame.audio
+        size = len(pcm)
+        if (
+            frame.sample_rate != self._outbound_rate
+            or frame.num_channels != 1
+            or size % 2
+            or size > self._most_outbound_bytes
+        ):
+            pcm = self._prepare(frame)
+        now = monotonic()
+        payload = pcm and encode(self._outbound.process(pcm, now))
+        if not payload:
+            return None
+        self._playback.add(payload, now)
+        return self._media_message(payload)
+
+    def _prepare(self, frame: AudioRawFrame) -> bytes:
+        """Gets ready for a frame unlike the one before; returns its audio, mono, or nothing."""
+        try:
+            pcm = _mono(frame.audio, frame.num_channels)
+            if frame.sample_rate != self._outbound_rate:
+                self._outbound = SincResampler(
+                    frame.sample_rate,
+                    self._params.twilio_sample_rate,
+                    clear_after_secs=self._params.resampler_clear_after_secs,
+                )
+                self._outbound_rate = frame.sample_rate
+                most = 2 * frame.sample_rate * 60 * messages.MAX_BUFFERED_MINUTES
+                self._most_outbound_bytes = most
+        except ValueError as error:
+            self._drop("frame", error)
+            return b""
+        if len(pcm) > self._most_outbound_bytes:
+            self._drop("frame", f"more than {messages.MAX_BUFFERED_MINUTES} minutes of audio")
+            return b""
+        return pcm
+
+    async def _event_message(self, frame: Frame) -> str | None:
         if isinstance(frame, InterruptionFrame):
             return self._clear()
         if isinstance(frame, OutputTransportMessageFrame | OutputTransportMessageUrgentFrame):
@@ -234,41 +278,11 @@ class TwilioFrameSerializer(FrameSerializer):
             await self._end(at_once=isinstance(frame, CancelFrame))
         return None
 
-    def _media(self, frame: AudioRawFrame) -> str | None:
-        pcm = frame.audio
-        try:
-            if frame.num_channels != 1 or len(pcm) % 2:
-                pcm = _mono(pcm, frame.num_channels)
-            if frame.sample_rate != self._outbound_rate or self._outbound is None:
-                self._outbound = self._outbound_from(frame.sample_rate)
-        except ValueError as error:
-            self._drop("frame", error)
-            return None
-        if len(pcm) > self._most_outbound_bytes:
-            self._drop("frame", f"more than {messages.MAX_BUFFERED_MINUTES} minutes of audio")
-            return None
-        now = monotonic()
-        payload = ulaw.encode(self._outbound.process(pcm, now))
-        if not payload:
-            return None
-        self._playback.add(payload, now)
-        return self._outbound_messages.media(payload)
-
-    def _outbound_from(self, rate: int) -> SincResampler:
-        resampler = SincResampler(
-            rate,
-            self._params.twilio_sample_rate,
-            clear_after_secs=self._params.resampler_clear_after_secs,
-        )
-        self._outbound_rate = rate
-        self._most_outbound_bytes = 2 * rate * 60 * messages.MAX_BUFFERED_MINUTES
-        return resampler
-
     def _clear(self) -> str:
-        if self._outbound is not None:
+        if self._outbound_rate is not None:
             self._outbound.reset()
         self._playback.clear()
-        return self._outbound_messages.clear
+        return self._clear_message
 
     def _transport_message(
         self, frame: OutputTransportMessageFrame | OutputTransportMessageUrgentFrame

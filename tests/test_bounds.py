@@ -2,8 +2,7 @@
 
 One byte too many is a segmentation fault here, in any build; `tox -e sanitize` also watches the
 memory that the modules allocate. The sizes go around the steps of all loops: blocks of 16 codes,
-tiles and runs of outputs up to 32 rounds long, and the 1024 samples that the resampler takes at a
-time.
+tiles of outputs, 40 pairs of rounds, and the 1024 samples that the resampler takes at a time.
 """
 
 import ctypes
@@ -18,19 +17,33 @@ from pipecat_twilio import SincResampler, ulaw
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
 
-SIZES = [*range(70), 1023, 1024, 1025, 2047, 2048, 2049, 5000, 20_000]
+SIZES = [
+    *range(90),
+    159,
+    160,
+    161,
+    239,
+    240,
+    241,
+    479,
+    480,
+    481,
+    1023,
+    1024,
+    1025,
+    2047,
+    2048,
+    2049,
+    5000,
+    20_000,
+]
 PROT_NONE = 0  # POSIX; Python's mmap module does not have it
 
-# A whole number up (2 and 3 rows at a time, and both), down, both, and neither's multiple; one
-# sample that completes thousands of outputs, and thousands of samples for one.
+# All whole numbers that have a loop of their own, up and down, and the next ones; ratios of others;
+# one sample that completes thousands of outputs, and thousands of samples for one.
 RATES = [
-    (8000, 16000),
-    (8000, 24000),
-    (8000, 40000),
-    (8000, 8000 * 7),
-    (16000, 8000),
-    (24000, 8000),
-    (48000, 8000),
+    *((8000, 8000 * times) for times in range(2, 8)),
+    *((8000 * times, 8000) for times in range(2, 8)),
     (8000, 12000),
     (12000, 8000),
     (22050, 8000),

@@ -43,10 +43,25 @@ def test_rows_are_padded_to_the_step_of_the_loop(up: int, down: int) -> None:
     assert 0 <= taps - 64 * max(up, down) / up < filters.TAPS_MULTIPLE
 
 
+@pytest.mark.parametrize(("up", "down"), [(2, 1), (1, 2), (3, 1), (1, 3), (6, 1), (1, 6)])
+def test_the_halves_of_a_row_take_turns_in_it_and_one_is_the_sum_of_both(
+    up: int, down: int
+) -> None:
+    halves = filters.half_filters(up, down, 32, 0.9125, 8.5)
+    assert halves.shape == (up, 3, down, 32)
+    for row, (first, both, second) in zip(bank(up, down), halves, strict=True):
+        rounds = row.reshape(-1, down)
+        np.testing.assert_array_equal(first.T, rounds[0::2])
+        np.testing.assert_array_equal(second.T, rounds[1::2])
+        np.testing.assert_array_equal(both, first + second)
+
+
 def test_a_bank_is_designed_once_and_cannot_be_written_to() -> None:
-    assert bank(2, 1) is bank(2, 1)
-    with pytest.raises(ValueError, match="read-only"):
-        bank(2, 1)[0, 0] = 1
+    for design in (filters.polyphase_bank, filters.half_filters):
+        designed = design(2, 1, 32, 0.9125, 8.5)
+        assert design(2, 1, 32, 0.9125, 8.5) is designed
+        with pytest.raises(ValueError, match="read-only"):
+            designed[0] = 1
 
 
 @pytest.mark.parametrize("wrong", [0, -8000, 8000.0, "8000", None, True])

@@ -62,7 +62,7 @@ class TestTheBaselinePath:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-                *(TESTS / "test_ulaw.py", TESTS / "test_resampler.py"),
+                *(TESTS / f"test_{module}.py" for module in ("ulaw", "resampler", "base64")),
             ],
             check=False,
             cwd=TESTS.parent,

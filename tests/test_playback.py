@@ -38,3 +38,16 @@ def test_clear_leaves_nothing_to_play() -> None:
     assert playback.remaining_secs(50) == 0
     playback.add(SPEECH * 800, 50)
     assert playback.remaining_secs(50) == pytest.approx(0.1)
+
+
+def test_either_code_of_silence_counts_as_silence_and_no_other_does() -> None:
+    for code in range(256):
+        playback = Playback(8000)
+        playback.add(SPEECH * 800 + bytes([code]) * 800, 50)
+        silent = code in (0xFF, 0x7F)
+        assert playback.remaining_secs(50) == pytest.approx(0.1 if silent else 0.2)
+
+
+def test_what_is_no_bytes_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="ulaw"):
+        Playback(8000).add(None, 50)
