@@ -170,6 +170,7 @@ async def run_bot(websocket: WebSocket, start: messages.Start, settings: Setting
         Pipeline([transport.input(), Echo(start.stream_sid), transport.output()]),
         params=PipelineParams(audio_in_sample_rate=rate, audio_out_sample_rate=rate),
         enable_rtvi=False,
+        enable_turn_tracking=False,  # an echo takes no turns
     )
 
     @transport.event_handler("on_client_disconnected")

@@ -50,6 +50,7 @@ cdef void encode_into(const uint8_t *data, Py_ssize_t size, uint8_t *text) noexc
             text[2] = b"="
 
 
+@cython.final
 cdef class Template:
     """A text with a gap to fill with base64.
 

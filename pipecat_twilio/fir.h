@@ -193,23 +193,13 @@ INLINE void put(const int16_t *some, int16_t *pcm, ptrdiff_t count) {
     else for (ptrdiff_t i = 0; i < count; i++) pcm[i] = some[i];
 }
 
-/* Computes `outputs` samples, the first one at `at`, which moves on to the next. */
-INLINE void fir_on(int lanes, const struct bank *bank, struct cursor *at, int16_t *pcm,
+INLINE void fir_any_on(int lanes, const struct bank *bank, struct cursor *at, int16_t *pcm,
                    ptrdiff_t outputs) {
     const ptrdiff_t taps = bank->taps, zeros = bank->zeros, up = bank->up, down = bank->down;
     struct cursor here = *at, c[4];
     int16_t some[8];
     ptrdiff_t count;
 
-#if HAVE_VECTORS
-    if (lanes == 8 && bank->halves) { /* then there are whole rounds only */
-        ptrdiff_t rounds = outputs / up;
-        fir_whole(bank->halves, up, down, here.x, here.second, pcm, rounds);
-        at->x += rounds * down;
-        at->second = (at->second + rounds) % 2;
-        return;
-    }
-#endif
     for (; zeros && outputs >= 8 * up; outputs -= 8 * up, pcm += 8 * up, here.x += 7 * down) {
         for (ptrdiff_t i = 0; i < up; i++) {
             dot_1x8(lanes, taps, zeros, here.row, here.x, down, some);
@@ -235,7 +225,21 @@ INLINE void fir_on(int lanes, const struct bank *bank, struct cursor *at, int16_
     *at = here;
 }
 
-ON_EACH_PATH(fir, (const struct bank *bank, struct cursor *at, int16_t *pcm, ptrdiff_t outputs),
+ON_EACH_PATH(fir_any, (const struct bank *bank, struct cursor *at, int16_t *pcm, ptrdiff_t outputs),
              bank, at, pcm, outputs)
+
+/* Computes `outputs` samples, the first one at `at`, which moves on to the next. */
+INLINE void fir(const struct bank *bank, struct cursor *at, int16_t *pcm, ptrdiff_t outputs) {
+#if HAVE_AVX2_PATH
+    if (use_avx2 && bank->halves) { /* then there are whole rounds only */
+        ptrdiff_t rounds = bank->up == 1 ? outputs : outputs / bank->up;
+        fir_whole(bank->halves, bank->up, bank->down, at->x, at->second, pcm, rounds);
+        at->x += rounds * bank->down;
+        at->second = (at->second + rounds) % 2;
+        return;
+    }
+#endif
+    fir_any(bank, at, pcm, outputs);
+}
 
 #endif

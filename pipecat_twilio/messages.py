@@ -133,10 +133,13 @@ class Stop(_Message, frozen=True, gc=False, tag="stop"):
 Message = Connected | Start | Media | Dtmf | Mark | Stop
 
 # Not strict: Twilio writes its numbers as strings.
-_decode: Callable[[str | bytes], Message] = msgspec.json.Decoder(Message, strict=False).decode
-_decode_untimed = msgspec.json.Decoder(_UntimedMedia).decode
+read: Callable[[str | bytes], Message] = msgspec.json.Decoder(Message, strict=False).decode
+"""`parse` at its quickest: of any length, and what it raises is one of `UNREADABLE`."""
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
+_read_untimed = msgspec.json.Decoder(_UntimedMedia).decode
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
+"""What `read` raises if it is no message."""
 
 
 def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
@@ -154,22 +157,26 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
             message, or its payload is not base64; whatever `data` is, nothing else is raised.
     """
     try:
-        if len(data) <= max_bytes:
-            return _decode(data)
-    except _UNREADABLE as error:
-        return _parse_untimed(data, error)
-    raise MessageError(f"{len(data)} long, more than {max_bytes}")
+        if len(data) > max_bytes:
+            raise MessageError(f"{len(data)} long, more than {max_bytes}")
+        return read(data)
+    except UNREADABLE as error:
+        return read_untimed(data, error)
 
 
-def _parse_untimed(data: str | bytes, error: Exception) -> Media:
-    """Reads audio whose timestamp is all that is wrong with it, by the error that it led to."""
-    if str(error).endswith("`$.media.timestamp`"):
-        try:
-            media = _decode_untimed(data).media
-            return Media(MediaPart(media.payload, media.track))
-        except _UNREADABLE as another:
-            error = another
-    raise MessageError(str(error)) from None
+def read_untimed(data: str | bytes, error: Exception) -> Media:
+    """Reads audio whose timestamp, by the `error` it led to, is all that is wrong with it.
+
+    Raises:
+        MessageError: More is wrong with it.
+    """
+    if not str(error).endswith("`$.media.timestamp`"):
+        raise MessageError(str(error)) from None
+    try:
+        media = _read_untimed(data).media
+    except UNREADABLE as another:
+        raise MessageError(str(another)) from None
+    return Media(MediaPart(media.payload, media.track))
 
 
 class OutboundMessages:

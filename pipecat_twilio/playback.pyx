@@ -1,9 +1,11 @@
 # cython: language_level=3, embedsignature=True, auto_pickle=False, autotestdict=False
 """An estimate of what Twilio, which buffers audio and plays it in order, has yet to play."""
 
+cimport cython
 from libc.stdint cimport uint8_t
 
 
+@cython.final
 cdef class Playback:
     """Follows the audio sent to one stream. `now` is always a monotonic time, in seconds.
 

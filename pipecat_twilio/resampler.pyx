@@ -45,6 +45,7 @@ cdef enum:
 vector_path = choose_vector_path().decode()
 
 
+@cython.final
 cdef class SincResampler:
     """Converts one direction of one call from one sample rate to another, chunk by chunk.
 

@@ -29,7 +29,7 @@ from pipecat.serializers.base_serializer import FrameSerializer
 from pydantic import Field
 
 from pipecat_twilio import hangup, messages
-from pipecat_twilio.messages import Dtmf, Mark, Media, Message, MessageError, parse
+from pipecat_twilio.messages import UNREADABLE, Dtmf, Mark, Media, Message, MessageError, read
 from pipecat_twilio.playback import Playback
 from pipecat_twilio.resampler import SincResampler
 from pipecat_twilio.ulaw import decode, encode
@@ -186,11 +186,14 @@ class TwilioFrameSerializer(FrameSerializer):
             `InputAudioRawFrame` for the caller's audio, `InputDTMFFrame` for a digit,
             `InputTransportMessageFrame` for a mark that was reached, None for all else.
         """
+        message: Message | None
         try:
-            message = parse(data, self._max_message_bytes)
-        except MessageError as error:
-            self._drop("message", error)
-            return None
+            if len(data) > self._max_message_bytes:
+                self._drop("message", f"{len(data)} long, more than {self._max_message_bytes}")
+                return None
+            message = read(data)
+        except UNREADABLE as error:
+            message = self._reread(data, error)
         if type(message) is not Media:
             return self._event_frame(message)
         media = message.media
@@ -204,7 +207,14 @@ class TwilioFrameSerializer(FrameSerializer):
         pcm = self._inbound.process(decode(media.payload), self._inbound_ms / 1000)
         return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
 
-    def _event_frame(self, message: Message) -> Frame | None:
+    def _reread(self, data: str | bytes, error: Exception) -> Media | None:
+        try:
+            return messages.read_untimed(data, error)
+        except MessageError as fault:
+            self._drop("message", fault)
+            return None
+
+    def _event_frame(self, message: Message | None) -> Frame | None:
         if isinstance(message, Dtmf):
             return self._input_dtmf(message.dtmf.digit)
         if isinstance(message, Mark):
