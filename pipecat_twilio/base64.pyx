@@ -1,4 +1,5 @@
-# cython: language_level=3, embedsignature=True, auto_pickle=False, autotestdict=False
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: embedsignature=True, embedsignature.format=clinic, binding=False
 """Base64 in the middle of a text, written once: each message with audio for Twilio is one.
 
 Source: RFC 4648, section 4.

@@ -1,4 +1,5 @@
-# cython: language_level=3, embedsignature=True, auto_pickle=False, autotestdict=False
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: embedsignature=True, embedsignature.format=clinic, binding=False
 """An estimate of what Twilio, which buffers audio and plays it in order, has yet to play."""
 
 cimport cython

@@ -1,4 +1,5 @@
-# cython: language_level=3, embedsignature=True, auto_pickle=False, autotestdict=False
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: embedsignature=True, embedsignature.format=clinic, binding=False
 """A streaming sample-rate converter for live speech: 4 ms late, never a burst.
 
 A polyphase filter computes each output sample from a window over the input that ends at the

@@ -1,4 +1,5 @@
-# cython: language_level=3, embedsignature=True, auto_pickle=False, autotestdict=False
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: embedsignature=True, embedsignature.format=clinic, binding=False
 """G.711 mu-law: 8-bit codes to and from 16-bit linear PCM.
 
 Two tables, computed from the definition when the module loads, are the specification of both
