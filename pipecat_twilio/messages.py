@@ -9,7 +9,7 @@ Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -75,6 +75,9 @@ class Start(_Message, frozen=True, gc=False, tag="start"):
     start: StreamStart
 
 
+Track = Literal["inbound", "outbound"]
+
+
 class MediaPart(_Part, frozen=True, gc=False):
     """A piece of audio: `payload` is mu-law, `timestamp` milliseconds since the stream began.
 
@@ -82,7 +85,7 @@ class MediaPart(_Part, frozen=True, gc=False):
     """
 
     payload: bytes
-    track: str = "inbound"
+    track: Track = "inbound"
     timestamp: float | None = None
 
 
@@ -94,7 +97,7 @@ class Media(_Message, frozen=True, gc=False, tag="media"):
 
 class _UntimedPart(_Part, frozen=True, gc=False):
     payload: bytes
-    track: str = "inbound"
+    track: Track = "inbound"
 
 
 class _UntimedMedia(_Message, frozen=True, gc=False, tag="media"):

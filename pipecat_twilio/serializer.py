@@ -199,12 +199,16 @@ class TwilioFrameSerializer(FrameSerializer):
         media = message.media
         if media.track != "inbound":
             return None
-        if self._inbound is None:
+        resampler = self._inbound
+        if resampler is None:
             self._drop("message", "audio before setup()")
             return None
-        if media.timestamp is not None:
-            self._inbound_ms = media.timestamp
-        pcm = self._inbound.process(decode(media.payload), self._inbound_ms / 1000)
+        ms = media.timestamp
+        if ms is None:
+            ms = self._inbound_ms
+        else:
+            self._inbound_ms = ms
+        pcm = resampler.process(decode(media.payload), ms / 1000)
         return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
 
     def _reread(self, data: str | bytes, error: Exception) -> Media | None:

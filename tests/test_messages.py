@@ -123,6 +123,8 @@ def test_an_odd_timestamp_is_no_reason_to_drop_audio(timestamp, read) -> None:
         '{"event": "media", "media": {"payload": null}}',
         '{"event": "media", "media": {"payload": 5}}',
         '{"event": "media", "media": {"payload": "abc"}}',
+        '{"event": "media", "media": {"payload": "/w==", "track": "sideways"}}',
+        '{"event": "media", "media": {"payload": "/w==", "track": "sideways", "timestamp": []}}',
         '{"event": "media", "media": {"payload": "a b="}}',
         '{"event": "media", "media": {"payload": "\\ud800"}}',
         '{"event": "dtmf", "dtmf": {"digit": 1}}',
