@@ -27,7 +27,8 @@ AVX2 static void base64_blocks(const uint8_t *data, uint8_t *text, ptrdiff_t cou
         bytes_t bytes = *(const loose_bytes_t *)data;
         /* Three bytes at a time, the first one topmost, are a number of 24 bits: base64 cuts it
          * into four of 6 bits. */
-        threes_t threes = (threes_t)SHUFFLE_BYTES(bytes, 2, 1, 0, 0, 5, 4, 3, 3, 8, 7, 6, 6, 11, 10, 9, 9);
+        threes_t threes = (threes_t)SHUFFLE_BYTES(bytes, 2, 1, 0, 0, 5, 4, 3, 3,
+                                                  8, 7, 6, 6, 11, 10, 9, 9);
         chars_t six = (chars_t)((threes >> 18 & 0x3F) | (threes >> 4 & 0x3F00) |
                                 (threes << 10 & 0x3F0000) | (threes << 24 & 0x3F000000));
         /* A-Z, a-z, 0-9, + and /: the steps between them, in ASCII. */

@@ -16,11 +16,11 @@
 #include "fir_whole.h"
 #include "floats.h"
 
-enum { OVERREAD = 16 * MOST_TIMES }; /* samples beyond the last that may be read, but do not count */
+enum { OVERREAD = 16 * MOST_TIMES }; /* samples read beyond the last, which do not count */
 
 struct bank {
     const float *rows;
-    const float *halves; /* of the rows, for fir_whole, or NULL */
+    const float *halves;   /* of the rows, for fir_whole, or NULL */
     ptrdiff_t taps, zeros; /* of a row, a multiple of 8; and around it, 4 * down or more, or none */
     ptrdiff_t up, down;
     ptrdiff_t whole, part; /* of down / up: how far on the next output's samples are */
@@ -193,8 +193,9 @@ INLINE void put(const int16_t *some, int16_t *pcm, ptrdiff_t count) {
     else for (ptrdiff_t i = 0; i < count; i++) pcm[i] = some[i];
 }
 
+/* What fir does, for any ratio. */
 INLINE void fir_any_on(int lanes, const struct bank *bank, struct cursor *at, int16_t *pcm,
-                   ptrdiff_t outputs) {
+                       ptrdiff_t outputs) {
     const ptrdiff_t taps = bank->taps, zeros = bank->zeros, up = bank->up, down = bank->down;
     struct cursor here = *at, c[4];
     int16_t some[8];
@@ -225,7 +226,8 @@ INLINE void fir_any_on(int lanes, const struct bank *bank, struct cursor *at, in
     *at = here;
 }
 
-ON_EACH_PATH(fir_any, (const struct bank *bank, struct cursor *at, int16_t *pcm, ptrdiff_t outputs),
+ON_EACH_PATH(fir_any,
+             (const struct bank *bank, struct cursor *at, int16_t *pcm, ptrdiff_t outputs),
              bank, at, pcm, outputs)
 
 /* Computes `outputs` samples, the first one at `at`, which moves on to the next. */

@@ -26,16 +26,17 @@
 #endif
 
 enum {
-    BLOCK = 1024,      /* the most samples that come in at a time: 20 ms at 48 kHz are fewer */
-    MOST_TIMES = 6,    /* one rate the other */
-    HALF_TAPS = 32,    /* of a half filter, for each of the samples of a round */
-    PAIRS = 40         /* computed at a time: five vectors; 10 ms at 8 kHz */
+    BLOCK = 1024,   /* the most samples that come in at a time: 20 ms at 48 kHz are fewer */
+    MOST_TIMES = 6, /* one rate the other */
+    HALF_TAPS = 32, /* of a half filter, for each of the samples of a round */
+    PAIRS = 40      /* computed at a time: five vectors; 10 ms at 8 kHz */
 };
 
 #if HAVE_AVX2_PATH
 #define OF_ALL(tap) ((f32x8){tap, tap, tap, tap, tap, tap, tap, tap})
 #define PUT(V, address, value) (*(loose_##V *)(address) = (value))
 
+/* One load of samples, s, for all that is to be done with them. */
 #define WITH(address, ...)                                                                         \
     do {                                                                                           \
         f32x8 s = AT(f32x8, address);                                                              \
@@ -46,7 +47,7 @@ enum {
 /* Computes what a half filter contributes to PAIRS: `x` are the samples of the first, in `down`
  * planes, `length` apart. Every pair has two sums: ten vectors hide how long an addition takes. */
 AVX2 INLINE void half_filter(const float *taps, const float *x, ptrdiff_t length, ptrdiff_t down,
-                        float *sums) {
+                             float *sums) {
     f32x8 a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, a4 = {0};
     f32x8 b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0}, b4 = {0};
     for (ptrdiff_t p = 0; p < down; p++, taps += HALF_TAPS, x += length) {
@@ -86,7 +87,7 @@ AVX2 INLINE f32x8 halves_of(const float *lower, const float *upper) {
                                        _mm_loadu_ps(upper), 1);
 }
 
-/* Deals samples out in turn to `planes` planes, `length` apart: `count` to each, a multiple of 8. */
+/* Deals samples out in turn to planes, `length` apart: `count` to each, a multiple of 8. */
 AVX2 INLINE void deal(const float *x, float *plane, ptrdiff_t planes, ptrdiff_t length,
                       ptrdiff_t count) {
     if (planes == 2) {
@@ -114,8 +115,10 @@ AVX2 INLINE void round_sixteen_to_pcm(f32x8 a, f32x8 b, int16_t *a0, int16_t *b0
                                       int16_t *b1) {
     __m256i pcm = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)a), _mm256_cvtps_epi32((__m256)b));
     __m128i lower = _mm256_castsi256_si128(pcm), upper = _mm256_extracti128_si256(pcm, 1);
-    _mm_storel_epi64((__m128i *)a0, lower), _mm_storeh_pd((double *)b0, (__m128d)lower);
-    _mm_storel_epi64((__m128i *)a1, upper), _mm_storeh_pd((double *)b1, (__m128d)upper);
+    _mm_storel_epi64((__m128i *)a0, lower);
+    _mm_storel_epi64((__m128i *)b0, _mm_unpackhi_epi64(lower, lower));
+    _mm_storel_epi64((__m128i *)a1, upper);
+    _mm_storel_epi64((__m128i *)b1, _mm_unpackhi_epi64(upper, upper));
 }
 
 /* Takes outputs in turn from `rows` rows: PAIRS from each. */
@@ -147,7 +150,7 @@ AVX2 INLINE void collect(float outputs[][PAIRS], ptrdiff_t rows, int16_t *pcm) {
  * if it is the `second` of a pair, those of the first lie before them. `halves` are the taps of
  * each row: for first rounds, the sums of both, and for second rounds, by sample of a round. */
 AVX2 static void fir_whole(const float *halves, ptrdiff_t up, ptrdiff_t down, const float *x,
-                      ptrdiff_t second, int16_t *pcm, ptrdiff_t rounds) {
+                           ptrdiff_t second, int16_t *pcm, ptrdiff_t rounds) {
     enum { LONGEST = BLOCK / 2 + MOST_TIMES * (1 + PAIRS + HALF_TAPS + 8) };
     float planes[3 * LONGEST], outputs[2 * MOST_TIMES][PAIRS];
     int16_t some[2 * MOST_TIMES * PAIRS];

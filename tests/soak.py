@@ -26,7 +26,6 @@ from types import SimpleNamespace
 
 import aiohttp
 import numpy as np
-import uvicorn
 from loguru import logger
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
@@ -34,7 +33,7 @@ from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from call import ACCOUNT_SID, KEY_SECRET, KEY_SID, RestApi
-from echo_bot import Settings, create_app
+from echo_bot import Settings, serve
 from test_attack import BAD, FLOOD
 
 PORT = 18790
@@ -63,7 +62,7 @@ def media(i: int) -> str:
     )
 
 
-def serve(base_url: str, log: Path) -> None:
+def run_bot(base_url: str, log: Path) -> None:
     """Runs the bot, in a process of its own."""
     logger.remove()
     logger.add(log, level="WARNING")
@@ -76,7 +75,7 @@ def serve(base_url: str, log: Path) -> None:
         end_silence_secs=0,
         output_ms=OUTPUT_MS,
     )
-    uvicorn.run(create_app(settings), port=PORT, log_level="critical", lifespan="off")
+    serve(settings, port=PORT, log_level="critical", lifespan="off")
 
 
 @dataclass
@@ -213,7 +212,7 @@ async def soak(minutes: float, callers: int, log: Path) -> tuple[Tally, Tally, P
     """Returns what came of one call alone and of all of them, the bot, and the cores it used."""
     alone, all_of_them, api = Tally(), Tally(), RestApi()
     async with api.serve() as base_url, aiohttp.ClientSession() as session:
-        process = multiprocessing.get_context("spawn").Process(target=serve, args=(base_url, log))
+        process = multiprocessing.get_context("spawn").Process(target=run_bot, args=(base_url, log))
         process.start()
         try:
             await wait_until_served(session)
