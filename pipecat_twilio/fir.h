@@ -90,13 +90,7 @@ INLINE struct cursor next_four(const struct bank *bank, struct cursor at, ptrdif
 /* dot_RxN: R rows of taps, N outputs from each, their samples `down` apart. Eight sums, where there
  * are that many, hide how long an addition takes. In a dot_1x8 the row also slides by four outputs,
  * so that every load of samples serves two of them. */
-#define MAC_2(V, sum0, sum1, x)                                                                    \
-    do {                                                                                           \
-        V samples = AT(V, x + k);                                                                  \
-        IN_REGISTER(samples);                                                                      \
-        sum0 += t0 * samples, sum1 += t1 * samples;                                                \
-    } while (0)
-
+#define MAC_2(V, sum0, sum1, x) WITH(V, x + k, sum0 += t0 * s, sum1 += t1 * s)
 #define MAC(V, sum, t, x) sum += AT(V, t + k) * AT(V, x + k)
 #define DEFINE_DOTS(V, LANES)                                                                      \
     INLINE void dot_1x8_##V(ptrdiff_t taps, ptrdiff_t zeros, const float *row, const float *x,     \

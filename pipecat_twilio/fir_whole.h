@@ -34,15 +34,7 @@ enum {
 
 #if HAVE_AVX2_PATH
 #define OF_ALL(tap) ((f32x8){tap, tap, tap, tap, tap, tap, tap, tap})
-#define PUT(V, address, value) (*(loose_##V *)(address) = (value))
-
-/* One load of samples, s, for all that is to be done with them. */
-#define WITH(address, ...)                                                                         \
-    do {                                                                                           \
-        f32x8 s = AT(f32x8, address);                                                              \
-        IN_REGISTER(s);                                                                            \
-        __VA_ARGS__;                                                                               \
-    } while (0)
+#define PUT(address, value) (*(loose_f32x8 *)(address) = (value))
 
 /* Computes what a half filter contributes to PAIRS: `x` are the samples of the first, in `down`
  * planes, `length` apart. Every pair has two sums: ten vectors hide how long an addition takes. */
@@ -56,18 +48,18 @@ AVX2 INLINE void half_filter(const float *taps, const float *x, ptrdiff_t length
             f32x8 t0 = OF_ALL(taps[k]), t1 = OF_ALL(taps[k + 8]);
             f32x8 t2 = OF_ALL(taps[k + 16]), t3 = OF_ALL(taps[k + 24]);
             const float *at = x + k;
-            WITH(at, a0 += t0 * s);
-            WITH(at + 8, a1 += t0 * s, b0 += t1 * s);
-            WITH(at + 16, a2 += t0 * s, b1 += t1 * s, a0 += t2 * s);
-            WITH(at + 24, a3 += t0 * s, b2 += t1 * s, a1 += t2 * s, b0 += t3 * s);
-            WITH(at + 32, a4 += t0 * s, b3 += t1 * s, a2 += t2 * s, b1 += t3 * s);
-            WITH(at + 40, b4 += t1 * s, a3 += t2 * s, b2 += t3 * s);
-            WITH(at + 48, a4 += t2 * s, b3 += t3 * s);
-            WITH(at + 56, b4 += t3 * s);
+            WITH(f32x8, at, a0 += t0 * s);
+            WITH(f32x8, at + 8, a1 += t0 * s, b0 += t1 * s);
+            WITH(f32x8, at + 16, a2 += t0 * s, b1 += t1 * s, a0 += t2 * s);
+            WITH(f32x8, at + 24, a3 += t0 * s, b2 += t1 * s, a1 += t2 * s, b0 += t3 * s);
+            WITH(f32x8, at + 32, a4 += t0 * s, b3 += t1 * s, a2 += t2 * s, b1 += t3 * s);
+            WITH(f32x8, at + 40, b4 += t1 * s, a3 += t2 * s, b2 += t3 * s);
+            WITH(f32x8, at + 48, a4 += t2 * s, b3 += t3 * s);
+            WITH(f32x8, at + 56, b4 += t3 * s);
         }
     }
-    PUT(f32x8, sums, a0 + b0), PUT(f32x8, sums + 8, a1 + b1), PUT(f32x8, sums + 16, a2 + b2);
-    PUT(f32x8, sums + 24, a3 + b3), PUT(f32x8, sums + 32, a4 + b4);
+    PUT(sums, a0 + b0), PUT(sums + 8, a1 + b1), PUT(sums + 16, a2 + b2);
+    PUT(sums + 24, a3 + b3), PUT(sums + 32, a4 + b4);
 }
 
 /* Transposes two times four rows of four, one in the lower, one in the upper halves. */
@@ -93,8 +85,8 @@ AVX2 INLINE void deal(const float *x, float *plane, ptrdiff_t planes, ptrdiff_t 
     if (planes == 2) {
         for (ptrdiff_t n = 0; n < count; n += 8, x += 16) {
             f32x8 a = halves_of(x, x + 8), b = halves_of(x + 4, x + 12);
-            PUT(f32x8, plane + n, SHUFFLE_8(a, b, 0, 2, 8, 10, 4, 6, 12, 14));
-            PUT(f32x8, plane + length + n, SHUFFLE_8(a, b, 1, 3, 9, 11, 5, 7, 13, 15));
+            PUT(plane + n, SHUFFLE_8(a, b, 0, 2, 8, 10, 4, 6, 12, 14));
+            PUT(plane + length + n, SHUFFLE_8(a, b, 1, 3, 9, 11, 5, 7, 13, 15));
         }
         return;
     }
@@ -105,7 +97,7 @@ AVX2 INLINE void deal(const float *x, float *plane, ptrdiff_t planes, ptrdiff_t 
             f32x8 v[4];
             for (int i = 0; i < 4; i++, at += planes) v[i] = halves_of(at, at + 4 * planes);
             transpose(v);
-            for (int i = 0; i < 4; i++) PUT(f32x8, plane + (p + i) * length + n, v[i]);
+            for (int i = 0; i < 4; i++) PUT(plane + (p + i) * length + n, v[i]);
         }
     }
 }
@@ -165,11 +157,11 @@ AVX2 static void fir_whole(const float *halves, ptrdiff_t up, ptrdiff_t down, co
         float *E = planes + p * length, *O = E + down * length, *N = O + down * length;
         /* What is computed in vain is 0: a denormal number would take its time. */
         for (ptrdiff_t n = dealt; n < length; n += 8) {
-            PUT(f32x8, E + n, zero), PUT(f32x8, O + n, zero);
+            PUT(E + n, zero), PUT(O + n, zero);
         }
         for (ptrdiff_t n = 0; n < length - 8; n += 8) {
             f32x8 e = AT(f32x8, E + n), o = AT(f32x8, O + n), next = AT(f32x8, E + n + 1);
-            PUT(f32x8, E + n, e - o), PUT(f32x8, N + n, next - o);
+            PUT(E + n, e - o), PUT(N + n, next - o);
         }
     }
     for (ptrdiff_t left = rounds * up, n = 0, count; left > 0; left -= count, n += PAIRS) {
@@ -182,8 +174,8 @@ AVX2 static void fir_whole(const float *halves, ptrdiff_t up, ptrdiff_t down, co
             }
             for (int i = 0; i < PAIRS; i += 8) {
                 f32x8 both = AT(f32x8, sums[1] + i);
-                PUT(f32x8, outputs[row] + i, AT(f32x8, sums[0] + i) + both);
-                PUT(f32x8, outputs[up + row] + i, AT(f32x8, sums[2] + i) + both);
+                PUT(outputs[row] + i, AT(f32x8, sums[0] + i) + both);
+                PUT(outputs[up + row] + i, AT(f32x8, sums[2] + i) + both);
             }
         }
         count = all - skipped < left ? all - skipped : left;

@@ -47,6 +47,14 @@ typedef float loose_f32x8 __attribute__((vector_size(32), aligned(4), may_alias)
 #define IN_REGISTER(value) (void)0
 #endif
 
+/* One load of samples, s, for all that is to be done with them. */
+#define WITH(V, address, ...)                                                                      \
+    do {                                                                                           \
+        V s = AT(V, address);                                                                      \
+        IN_REGISTER(s);                                                                            \
+        __VA_ARGS__;                                                                               \
+    } while (0)
+
 /* The lanes of two vectors, numbered through, in another order. */
 #if defined(__clang__)
 #define SHUFFLE_4 __builtin_shufflevector
