@@ -99,10 +99,12 @@ def websocket_url(url: str) -> str:
 class Echo(FrameProcessor):
     """Says back what it hears, and does what the keys ask for."""
 
-    def __init__(self, stream_sid: str) -> None:
-        """Prepares the echo of one stream."""
-        super().__init__()
+    def __init__(self, stream_sid: str, output_bytes: int) -> None:
+        """Prepares the echo of one stream, in frames of so many bytes."""
+        super().__init__(enable_direct_mode=True)  # nothing has to queue for what never waits
         self._stream_sid = stream_sid
+        self._output_bytes = output_bytes
+        self._heard = bytearray()
         self._ending = False
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
@@ -110,19 +112,25 @@ class Echo(FrameProcessor):
         await super().process_frame(frame, direction)
         if isinstance(frame, InputAudioRawFrame):
             if not self._ending:
-                await self.push_frame(
-                    OutputAudioRawFrame(frame.audio, frame.sample_rate, frame.num_channels)
-                )
+                await self._say_back(frame)
         elif isinstance(frame, InputDTMFFrame):
             await self._press(frame.button.value)
         else:
             await self.push_frame(frame, direction)
+
+    async def _say_back(self, frame: InputAudioRawFrame) -> None:
+        self._heard += frame.audio
+        while len(self._heard) >= self._output_bytes:
+            audio = bytes(self._heard[: self._output_bytes])
+            del self._heard[: self._output_bytes]
+            await self.push_frame(OutputAudioRawFrame(audio, frame.sample_rate, frame.num_channels))
 
     async def _press(self, key: str) -> None:
         logger.info(f"the caller pressed {key}")
         mark = messages.mark(self._stream_sid, f"key {key}")
         await self.push_frame(OutputTransportMessageUrgentFrame(mark))
         if key == "*":
+            self._heard.clear()
             await self.broadcast_interruption()
         elif key == "#":
             self._ending = True
@@ -167,11 +175,14 @@ async def run_bot(websocket: WebSocket, start: messages.Start, settings: Setting
         ),
     )
     rate = settings.sample_rate
+    echo = Echo(start.stream_sid, 2 * rate * settings.output_ms // 1000)
     worker = PipelineWorker(
-        Pipeline([transport.input(), Echo(start.stream_sid), transport.output()]),
+        Pipeline([transport.input(), echo, transport.output()]),
         params=PipelineParams(audio_in_sample_rate=rate, audio_out_sample_rate=rate),
         enable_rtvi=False,
-        enable_turn_tracking=False,  # an echo takes no turns
+        # An echo takes no turns, and whoever listens to it is not idle.
+        enable_turn_tracking=False,
+        idle_timeout_secs=None,
     )
 
     @transport.event_handler("on_client_disconnected")
