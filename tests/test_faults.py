@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from pipecat.frames.frames import Frame, InputAudioRawFrame
+from pipecat.pipeline.worker import PipelineWorker
 from streamdouble.chaos import Impairments, Network
 from streamdouble.protocol import StreamIdentity
 from streamdouble.scenario import Dtmf, Hangup, Say, Scenario
@@ -182,6 +183,16 @@ async def test_garbage_between_good_messages_is_passed_over(bot: Bot, log: list[
     assert caller.heard_all
     assert caller.echoed_all
     assert 0 < len([line for line in log if "dropped a" in line]) < 10
+
+
+async def test_a_call_without_detected_speech_is_not_ended_as_idle(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Pipecat's default is five minutes, in which none of the frames came that it waits for.
+    monkeypatch.setitem(PipelineWorker.__init__.__kwdefaults__, "idle_timeout_secs", 0.3)
+    caller = await bot.takes(WORD, WORD)
+    assert caller.result.closed_by is None
+    assert caller.echoed_all
 
 
 async def test_a_caller_who_vanishes_in_mid_word_leaves_no_trouble(bot: Bot) -> None:
