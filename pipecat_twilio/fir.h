@@ -66,21 +66,22 @@ INLINE struct cursor next_four(const struct bank *bank, struct cursor at, ptrdif
         SUM_4_f32x4((sums)[0], a, b, c, d);                                                        \
         SUM_4_f32x4((sums)[1], e, f, g, h);                                                        \
     } while (0)
-#define HALVES(a, b)                                                                               \
+#define ADD_HALVES(a, b)                                                                           \
     (SHUFFLE_8(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE_8(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
-#define PAIRS(a, b)                                                                                \
+#define ADD_PAIRS(a, b)                                                                            \
     (SHUFFLE_8(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE_8(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
 #define SUM_8_f32x8(sums, a, b, c, d, e, f, g, h)                                                  \
     do {                                                                                           \
-        f32x8 ae = HALVES(a, e), bf = HALVES(b, f), cg = HALVES(c, g), dh = HALVES(d, h);          \
-        f32x8 abef = PAIRS(ae, bf), cdgh = PAIRS(cg, dh);                                          \
+        f32x8 ae = ADD_HALVES(a, e), bf = ADD_HALVES(b, f);                                        \
+        f32x8 cg = ADD_HALVES(c, g), dh = ADD_HALVES(d, h);                                        \
+        f32x8 abef = ADD_PAIRS(ae, bf), cdgh = ADD_PAIRS(cg, dh);                                  \
         f32x8 all = SHUFFLE_8(abef, cdgh, 0, 2, 8, 10, 4, 6, 12, 14) +                             \
                     SHUFFLE_8(abef, cdgh, 1, 3, 9, 11, 5, 7, 13, 15);                              \
         memcpy(sums, &all, sizeof all);                                                            \
     } while (0)
 #define SUM_4_f32x8(sum, a, b, c, d)                                                               \
     do {                                                                                           \
-        f32x8 ac = HALVES(a, c), bd = HALVES(b, d), abcd = PAIRS(ac, bd);                          \
+        f32x8 ac = ADD_HALVES(a, c), bd = ADD_HALVES(b, d), abcd = ADD_PAIRS(ac, bd);              \
         f32x4 pairs[2]; /* of a and b, and of c and d */                                           \
         memcpy(pairs, &abcd, sizeof abcd);                                                         \
         (sum) = SHUFFLE_4(pairs[0], pairs[1], 0, 2, 4, 6) +                                        \
