@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 from loguru import logger
 
@@ -114,21 +113,9 @@ async def step(serializer: str, webhook: str, count: int) -> Step:
     return Step(serializer, count, *np.percentile(delays, [50, 99]), float(np.percentile(pace, 99)))
 
 
-async def wait_until_served(webhook: str) -> None:
-    """Returns when the bot answers."""
-    async with aiohttp.ClientSession() as session:
-        for _ in range(100):
-            try:
-                async with session.post(webhook, data={"CallSid": "CA1"}):
-                    return
-            except aiohttp.ClientError:
-                await asyncio.sleep(0.2)
-    raise SystemExit(f"no bot at {webhook}")
-
-
 async def climb(serializer: str, webhook: str) -> list[Step]:
     """Adds callers until the delay grows."""
-    await wait_until_served(webhook)
+    await call.wait_until_served(webhook)
     steps: list[Step] = []
     for count in STEPS:
         # Not while they talk: Pipecat paces its output, so what stalls once stays late.

@@ -197,6 +197,17 @@ async def serve_bot(settings: Settings) -> AsyncIterator[str]:
     await serving
 
 
+async def wait_until_served(url: str) -> None:
+    """Returns when a server that is starting answers; waits for a minute at most."""
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(url):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.2)
+
+
 async def stream_url(webhook: str, call_sid: str) -> str:
     """Asks a voice webhook what to do with a call; returns the URL to stream it to."""
     async with (

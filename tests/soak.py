@@ -32,7 +32,7 @@ from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
-from call import ACCOUNT_SID, KEY_SECRET, KEY_SID, RestApi
+from call import ACCOUNT_SID, KEY_SECRET, KEY_SID, RestApi, wait_until_served
 from echo_bot import Settings, serve
 from test_attack import BAD, FLOOD
 
@@ -197,17 +197,6 @@ class Process:
         return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def wait_until_served(session: aiohttp.ClientSession) -> None:
-    """Returns when the bot answers."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                async with session.get(f"http://127.0.0.1:{PORT}/"):
-                    return
-            except aiohttp.ClientError:
-                await asyncio.sleep(0.2)
-
-
 async def soak(minutes: float, callers: int, log: Path) -> tuple[Tally, Tally, Process, float]:
     """Returns what came of one call alone and of all of them, the bot, and the cores it used."""
     alone, all_of_them, api = Tally(), Tally(), RestApi()
@@ -215,7 +204,7 @@ async def soak(minutes: float, callers: int, log: Path) -> tuple[Tally, Tally, P
         process = multiprocessing.get_context("spawn").Process(target=run_bot, args=(base_url, log))
         process.start()
         try:
-            await wait_until_served(session)
+            await wait_until_served(f"http://127.0.0.1:{PORT}/")
             await place_call(session, 250, alone, bot_hangs_up=True)
             bot = Process(process.pid or 0)
             start, used = time.monotonic(), bot.cpu_secs()
