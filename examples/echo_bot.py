@@ -231,7 +231,8 @@ def serve(settings: Settings, **options: Any) -> None:
     gc.collect()
     gc.freeze()
     # An ended call is a thousand objects that hold each other, which only a full collection frees.
-    # It holds up all calls, the longer the more there is to free: so after 15, not Python's 240.
+    # That stops all calls, the longer the more there is to free: so it comes after 15 of them, not
+    # after 240, as Python 3.13 has it.
     gc.set_threshold(700, 10, 1)
     uvicorn.run(app, **options)
 
