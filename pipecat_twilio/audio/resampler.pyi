@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import final
 
 from typing_extensions import Buffer
@@ -16,7 +15,6 @@ class SincResampler:
         out_rate: int,
         *,
         clear_after_secs: float | None = 0.2,
-        clock: Callable[[], float] = ...,
         num_zeros: int = 32,
         rolloff: float = 0.9125,
         beta: float = 8.5,

@@ -1,12 +1,14 @@
-/* The vector loops of ulaw.pyx. Callers vouch for every pointer and length.
+/* The vector loops of ulaw.pyx. Its caller vouches for pointers and lengths.
  *
  * A mu-law code is a small floating-point number: a sign, 3 bits of segment (its exponent) and
  * 4 bits of step (its mantissa), all inverted, of a magnitude with the bias 132 added. So the
  * float unit converts it: segment and step are put where a float has its exponent and mantissa,
- * or read from there. Segment 0 starts at 2^7, which is float exponent 127 + 7.
+ * or read from there. Segment 0 starts at 2**7, which is float exponent 127 + 7.
  *
- * A 32-bit lane carries two 16-bit samples, "even" (its low half) and "odd": all that matters of
- * these floats is in their upper 16 bits.
+ * A 32-bit lane holds two neighbouring samples of 16 bits, "even" in its lower and "odd" in its
+ * upper bits. Each becomes a float of its own, of which only the upper 16 bits matter.
+ *
+ * Vectors are 32 bytes on every path: the compiler splits them where the path's own are shorter.
  */
 #ifndef PIPECAT_TWILIO_ULAW_H
 #define PIPECAT_TWILIO_ULAW_H
@@ -28,8 +30,8 @@ typedef int32_t i32_t __attribute__((vector_size(32)));
 typedef float f32_t __attribute__((vector_size(32)));
 
 /* Decodes `count` codes, a multiple of ULAW_BLOCK. */
-INLINE void ulaw_decode_blocks_on(int lanes, const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
-    (void)lanes; /* the compiler splits these vectors where the path's are shorter */
+ON_EACH_PATH(ulaw_decode_blocks, (const uint8_t *codes, uint8_t *pcm, ptrdiff_t count),
+             (codes, pcm, count), {
     for (ptrdiff_t i = 0; i < count; i += ULAW_BLOCK) {
         u16_t code = __builtin_convertvector(*(const codes_t *)(codes + i), u16_t) ^ 0xFF;
         /* The bit set below the step puts the sample in the middle of it. */
@@ -40,11 +42,11 @@ INLINE void ulaw_decode_blocks_on(int lanes, const uint8_t *codes, uint8_t *pcm,
         i16_t negative = (i16_t)(code << 8) >> 15;
         *(pcm_t *)(pcm + 2 * i) = (pcm_t)((magnitude ^ negative) - negative);
     }
-}
+})
 
 /* Encodes `count` samples, a multiple of ULAW_BLOCK. */
-INLINE void ulaw_encode_blocks_on(int lanes, const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
-    (void)lanes;
+ON_EACH_PATH(ulaw_encode_blocks, (const uint8_t *pcm, uint8_t *codes, ptrdiff_t count),
+             (pcm, codes, count), {
     for (ptrdiff_t i = 0; i < count; i += ULAW_BLOCK) {
         i16_t sample = (i16_t)*(const pcm_t *)(pcm + 2 * i);
         i16_t negative = sample >> 15;
@@ -57,12 +59,7 @@ INLINE void ulaw_encode_blocks_on(int lanes, const uint8_t *pcm, uint8_t *codes,
         code |= (u16_t)(negative & 0x80);
         *(codes_t *)(codes + i) = __builtin_convertvector(~code, codes_t);
     }
-}
-
-ON_EACH_PATH(ulaw_decode_blocks, (const uint8_t *codes, uint8_t *pcm, ptrdiff_t count),
-             codes, pcm, count)
-ON_EACH_PATH(ulaw_encode_blocks, (const uint8_t *pcm, uint8_t *codes, ptrdiff_t count),
-             pcm, codes, count)
+})
 #endif
 
 /* Decodes the blocks that vectors can take; returns how many codes that was. */

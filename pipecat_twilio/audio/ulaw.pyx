@@ -3,8 +3,8 @@
 """G.711 mu-law: 8-bit codes to and from 16-bit linear PCM.
 
 Two tables, computed from the definition when the module loads, are the specification of both
-directions and convert what is left over of long blocks; vectors.h computes the same function for
-the blocks themselves. The results are those of the reference software of ITU-T G.191.
+directions. ulaw.h computes the same functions for whole blocks of 16 samples; the tables convert
+what is left over. The results are those of the reference software of ITU-T G.191.
 
 Source: ITU-T G.711 (11/1988), table 2; ITU-T G.191, g711.c.
 """
@@ -13,7 +13,7 @@ from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int16_t, uint8_t
 
-from pipecat_twilio.buffers cimport get_buffer
+from pipecat_twilio.audio.buffers cimport get_buffer
 
 cdef extern from "vectors.h":
     const char *choose_vector_path()
@@ -22,7 +22,7 @@ cdef extern from "ulaw.h" nogil:
     Py_ssize_t ulaw_decode_vectors(const uint8_t *codes, uint8_t *pcm, Py_ssize_t count)
     Py_ssize_t ulaw_encode_vectors(const uint8_t *pcm, uint8_t *codes, Py_ssize_t count)
 
-# From this many bytes on, another thread gains more than the switch costs.
+# Releasing the GIL pays from this size on.
 cdef enum:
     LONG_INPUT = 16384
 

@@ -1,0 +1,1 @@
+"""The codec and the resampler. They know neither Pipecat nor Twilio."""
