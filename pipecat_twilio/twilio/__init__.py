@@ -1,0 +1,1 @@
+"""Twilio: its messages, its REST API, its signatures. Nothing here knows Pipecat."""

@@ -1,0 +1,120 @@
+"""What happened in a call: counts and times, as seen at the bot's end of the wire.
+
+`CallRecord` is written during the call, at next to no cost; `CallReport` is read from it at any
+time. Every `now` is a time in seconds on one monotonic clock.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from math import inf
+
+MIN_GAP_SECS = 0.02
+"""A shorter break is within the jitter of the network."""
+
+MAX_GAP_SECS = 1.0
+"""A longer break counts as a pause between two answers, not as a gap."""
+
+
+@dataclass(frozen=True)
+class CallReport:
+    """What happened in a call so far.
+
+    Parameters:
+        stream_sid: The stream's SID.
+        call_sid: The call's SID; empty where the serializer was not told.
+        caller_secs: How much of the caller's audio came in.
+        bot_secs: How much of the bot's audio was sent.
+        first_audio_secs: When the bot's first audio was sent, counted from the start of the
+            stream; None before that.
+        gaps: How often Twilio had played everything while the bot had more to say.
+        gap_secs: How long those gaps were in all.
+        longest_silence_secs: The longest time without audio from Twilio.
+        interruptions: How often the bot's audio was cleared.
+        dropped: How many messages and frames could not be used, by reason.
+        marks_played: How many marks came back because the audio before them was played.
+        marks_cleared: How many came back because it was cleared.
+        ended_by: What ended the call; empty while it goes on.
+        rest_answer: What came of the hang-up over REST; empty where there was none.
+    """
+
+    stream_sid: str
+    call_sid: str
+    caller_secs: float
+    bot_secs: float
+    first_audio_secs: float | None
+    gaps: int
+    gap_secs: float
+    longest_silence_secs: float
+    interruptions: int
+    dropped: Mapping[str, int]
+    marks_played: int
+    marks_cleared: int
+    ended_by: str
+    rest_answer: str
+
+    def __str__(self) -> str:
+        figures = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        texts = {n: f"{v:.2f}" if isinstance(v, float) else str(v) for n, v in figures.items()}
+        return ", ".join(f"{n} {text}" for n, text in texts.items() if text not in ("", "None"))
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """The counts of a call, written as it goes on."""
+
+    started_at: float = inf
+    first_audio_at: float = inf
+    last_message_at: float = inf
+    longest_silence_secs: float = 0.0
+    caller_bytes: int = 0
+    bot_bytes: int = 0
+    gaps: int = 0
+    gap_secs: float = 0.0
+    speech_is_over: bool = True
+    interruptions: int = 0
+    marks_played: int = 0
+    marks_cleared: int = 0
+    ended_by: str = ""
+    rest_answer: str = ""
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def heard(self, size: int, stream_secs: float, now: float) -> None:
+        """Records so many bytes of the caller's audio; `stream_secs` is the stream's own time."""
+        self.caller_bytes += size
+        if self.first_audio_at == inf:  # the least delayed message estimates the start best
+            self.started_at = min(self.started_at, now - stream_secs)
+        self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
+        self.last_message_at = now
+
+    def said(self, size: int, dry_secs: float, now: float) -> None:
+        """Records so much of the bot's audio; Twilio's buffer had been empty for `dry_secs`."""
+        self.bot_bytes += size
+        if self.first_audio_at == inf:
+            self.first_audio_at = now
+        elif MIN_GAP_SECS < dry_secs < MAX_GAP_SECS and not self.speech_is_over:
+            self.gaps += 1
+            self.gap_secs += dry_secs
+        self.speech_is_over = False
+
+    def end(self, what: str, now: float) -> None:
+        """Records what ended the call."""
+        self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
+        self.last_message_at = inf
+        self.ended_by = what
+
+    def report(self, stream_sid: str, call_sid: str, rate: int, now: float) -> CallReport:
+        """Returns what happened so far; `rate` is the bytes of mu-law in a second."""
+        names = [name for name in CallReport.__dataclass_fields__ if hasattr(self, name)]
+        counts = {name: copy(getattr(self, name)) for name in names}
+        first_audio_secs = max(0.0, self.first_audio_at - min(self.started_at, self.first_audio_at))
+        silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
+        return CallReport(
+            stream_sid=stream_sid,
+            call_sid=call_sid,
+            caller_secs=self.caller_bytes / rate,
+            bot_secs=self.bot_bytes / rate,
+            first_audio_secs=None if self.first_audio_at == inf else first_audio_secs,
+            **counts | {"longest_silence_secs": silence_secs},
+        )

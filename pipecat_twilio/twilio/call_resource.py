@@ -1,0 +1,207 @@
+"""The Call resource of Twilio's REST API: its address and the credentials for it. No I/O.
+
+The call SID usually comes from a WebSocket that anyone may have opened, and the request carries
+the account's credentials. So every part of the address is checked before it is used.
+
+Source: https://www.twilio.com/docs/voice/api/call-resource#update-a-call-resource
+"""
+
+import re
+from base64 import b64encode
+from functools import lru_cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from loguru import logger
+
+_MAX_SID_LENGTH = 256  # Twilio's own SIDs have 34 characters
+_TWILIO_SID = re.compile(r"[A-Za-z0-9_-]+")
+# A compatible back end's SID: printable ASCII without what could lead the request elsewhere.
+_OTHER_SID = re.compile(r"(?!\.+\Z)[^/?#%\\\x00-\x20\x7f-\U0010ffff]+")
+_DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123, section 2.1
+
+
+class CallResource:
+    """The address of one call, and the credentials that may end it.
+
+    Args:
+        account_sid: The account's SID; part of the address whatever the credentials are.
+        call_sid: The call's SID.
+        auth_token: The account's auth token; not together with an API key.
+        api_key_sid: SID of an API key, together with `api_key_secret`.
+        api_key_secret: Secret of the API key.
+        region: The Twilio region that processes the call, such as `ie1`; together with `edge`.
+        edge: The Twilio edge to reach it by, such as `dublin`; together with `region`.
+        base_url: Root of the API, verbatim but for a slash at its end. It takes precedence over
+            region and edge, and SIDs may then be of another form than Twilio's.
+
+    Attributes:
+        call_sid: The call's SID.
+        url: The address of the resource, exactly as it is to be sent.
+        authorization: The `Authorization` header, a secret.
+        credentials: The kind of the credentials, printable.
+        region: Where the credentials must be valid, printable.
+
+    Raises:
+        ValueError: Something is missing, or there are two kinds of credentials, or an argument is
+            not a str or is malformed. The text names the argument, and never shows a secret.
+    """
+
+    __slots__ = ("_secret", "authorization", "call_sid", "credentials", "region", "url")
+
+    def __init__(
+        self,
+        account_sid: str | None,
+        call_sid: str | None,
+        *,
+        auth_token: str | None = None,
+        api_key_sid: str | None = None,
+        api_key_secret: str | None = None,
+        region: str | None = None,
+        edge: str | None = None,
+        base_url: str | None = None,
+    ) -> None:
+        given = {
+            "account_sid": account_sid,
+            "call_sid": call_sid,
+            "auth_token": auth_token,
+            "api_key_sid": api_key_sid,
+            "api_key_secret": api_key_secret,
+            "region": region,
+            "edge": edge,
+            "base_url": base_url,
+        }
+        for name, value in given.items():
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{name} must be a str, got {type(value).__name__}")
+        _check_credentials(account_sid, call_sid, auth_token, api_key_sid, api_key_secret)
+        self.call_sid = str(call_sid)
+        self.url = call_url(
+            str(account_sid), self.call_sid, region=region, edge=edge, base_url=base_url
+        )
+        self.region = base_url or region or "us1, the default"
+        self.credentials = "auth token" if auth_token else f"API key {api_key_sid!a}"
+        self._secret = str(auth_token or api_key_secret)
+        login = f"{account_sid if auth_token else api_key_sid}:{self._secret}"
+        try:
+            self.authorization = f"Basic {b64encode(login.encode()).decode()}"
+        except UnicodeEncodeError:
+            name = "auth_token" if auth_token else "api_key_sid or api_key_secret"
+            raise ValueError(f"{name} cannot be encoded as UTF-8") from None
+
+    def __repr__(self) -> str:
+        return f"<Call {self.call_sid}>"
+
+    def shows_secret(self, text: str) -> bool:
+        """Tells whether a text, such as a server's error page, quotes the credentials."""
+        return self._secret in text or self.authorization.removeprefix("Basic ") in text
+
+
+def _check_credentials(
+    account_sid: str | None,
+    call_sid: str | None,
+    auth_token: str | None,
+    api_key_sid: str | None,
+    api_key_secret: str | None,
+) -> None:
+    needed = {
+        "call_sid": call_sid,
+        "account_sid": account_sid,
+        "auth_token or api_key_sid + api_key_secret": auth_token or api_key_sid or api_key_secret,
+    }
+    if missing := [name for name, value in needed.items() if not value]:
+        raise ValueError(
+            f"auto_hang_up is enabled but missing required parameters: {', '.join(missing)}. "
+            "Pipecat's runner reads the account's from TWILIO_ACCOUNT_SID, and TWILIO_AUTH_TOKEN "
+            "or TWILIO_API_KEY and TWILIO_API_SECRET. To leave the call open instead, pass "
+            "params=InputParams(auto_hang_up=False)"
+        )
+    if auth_token and (api_key_sid or api_key_secret):
+        raise ValueError("Provide either auth_token or api_key_sid + api_key_secret, not both")
+    if not auth_token and not (api_key_sid and api_key_secret):
+        name, variable = (
+            ("api_key_secret", "TWILIO_API_SECRET")
+            if api_key_sid
+            else ("api_key_sid", "TWILIO_API_KEY")
+        )
+        raise ValueError(
+            "Both api_key_sid and api_key_secret parameters are required if one is set: "
+            f"{name} is missing (Pipecat's runner reads it from {variable})"
+        )
+    if api_key_sid and len(api_key_sid) > _MAX_SID_LENGTH:
+        raise ValueError(f"api_key_sid must have at most {_MAX_SID_LENGTH} characters")
+
+
+def call_url(
+    account_sid: str,
+    call_sid: str,
+    *,
+    region: str | None = None,
+    edge: str | None = None,
+    base_url: str | None = None,
+) -> str:
+    """Returns the address of a call's resource; the arguments are those of `CallResource`.
+
+    Raises:
+        ValueError: An argument has a character that could lead the request elsewhere, or only
+            one of region and edge is given without a `base_url`.
+    """
+    if base_url:
+        form, allowed = _OTHER_SID, "printable ASCII without / ? # % \\, and not only dots"
+    else:
+        form, allowed = _TWILIO_SID, "letters, digits, _ and -"
+    for name, sid in (("account_sid", account_sid), ("call_sid", call_sid)):
+        if len(sid) > _MAX_SID_LENGTH or not form.fullmatch(sid):
+            raise ValueError(
+                f"{name} must be at most {_MAX_SID_LENGTH} characters, {allowed}, got {sid[:99]!a}"
+            )
+    for name, label in (("region", region), ("edge", edge)):
+        if label and not _DNS_LABEL.fullmatch(label):
+            raise ValueError(f"{name} must be a DNS label, got {label[:99]!a}")
+    if base_url:
+        root = _checked_base_url(base_url)
+    elif region and edge:
+        root = f"https://api.{edge}.{region}.twilio.com"
+    elif region or edge:
+        raise ValueError(
+            "Both edge and region parameters are required if one is set: "
+            f"{'edge' if region else 'region'} is missing, got {region=} and {edge=}"
+        )
+    else:
+        root = "https://api.twilio.com"
+    return f"{root}/2010-04-01/Accounts/{account_sid}/Calls/{call_sid}.json"
+
+
+def _checked_base_url(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        scheme, host, port = "", None, None
+    if (
+        not host
+        or port == 0
+        or scheme not in ("http", "https")
+        or not base_url.isascii()
+        or not base_url.isprintable()
+        or any(character in base_url for character in ' @?#\\"<>')
+    ):
+        shown = "one with credentials in it" if "@" in base_url else ascii(base_url[:99])
+        raise ValueError(
+            f"base_url must be http(s)://host, with no credentials, query or space, got {shown}"
+        )
+    if scheme == "http" and not _is_loopback(host):
+        _warn_of_clear_text(host)
+    return base_url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@lru_cache(maxsize=64)  # once for each host
+def _warn_of_clear_text(host: str) -> None:
+    logger.warning(f"base_url is http: credentials will travel to {host} in clear")

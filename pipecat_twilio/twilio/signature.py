@@ -1,0 +1,99 @@
+"""Is this webhook or WebSocket request from Twilio? No I/O.
+
+Twilio signs the URL it requested, and a webhook's form parameters, with the account's primary
+auth token (an API key will not do), and sends the signature as `X-Twilio-Signature`. A JSON
+webhook's body is signed by its SHA-256 in the URL, the query parameter `bodySHA256`.
+
+Source: https://www.twilio.com/docs/usage/security#validating-requests
+"""
+
+import hmac
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha1, sha256
+from urllib.parse import ParseResult, parse_qs, urlparse
+
+
+def is_valid_signature(
+    auth_token: str,
+    url: str,
+    signature: str,
+    params: Mapping[str, str | Sequence[str]] | None = None,
+    *,
+    body: bytes | None = None,
+) -> bool:
+    """Tells whether Twilio signed a request with this account's auth token.
+
+    URLs are judged as Twilio's own library judges them. WebSocket URLs may also differ in a slash
+    at the end of their path, and in the port 443.
+
+    Args:
+        auth_token: The account's primary auth token.
+        url: The URL as Twilio requested it: for a WebSocket `wss://...`. Behind a proxy this is
+            the public URL, from your configuration: a forwarded header can be forged.
+        signature: The `X-Twilio-Signature` header.
+        params: The form parameters of a webhook, each with its value or values; None for a
+            WebSocket, a GET request or a JSON webhook.
+        body: The body of a webhook as it was received. It is needed if the URL has a
+            `bodySHA256`, which must be its hash. Without one only `params` are signed, so a body
+            that comes with neither is not valid.
+
+    Returns:
+        False for anything else, hostile or malformed arguments included; nothing is raised.
+    """
+    if not auth_token or not isinstance(signature, str) or not isinstance(url, str):
+        return False
+    try:
+        parts = urlparse(url)
+        if not _is_signed(body, parts.query, params):
+            return False
+        form = "".join(_signed_form(params or {}))
+        given = signature.encode()
+        return any(
+            hmac.compare_digest(_sign(auth_token, variant + form), given)
+            for variant in _variants(parts)
+        )
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return False
+
+
+def _is_signed(body: bytes | None, query: str, params: object) -> bool:
+    """Tells whether the signature of the URL and the parameters also covers the body."""
+    hashes = parse_qs(query, keep_blank_values=True).get("bodySHA256")
+    if hashes is None:
+        return not body or bool(params)
+    return body is not None and hmac.compare_digest(sha256(body).hexdigest(), hashes[0])
+
+
+def _sign(auth_token: str, text: str) -> bytes:
+    return b64encode(hmac.new(auth_token.encode(), text.encode(), sha1).digest())
+
+
+def _signed_form(params: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
+    """Yields what of the parameters is signed: names and distinct values, sorted."""
+    for name in sorted(params):
+        values = params[name]
+        for value in [values] if isinstance(values, str) else sorted(set(values)):
+            yield name + value
+
+
+def _variants(parts: ParseResult) -> Iterator[str]:
+    """Yields the URL as Twilio may have signed it: with or without its port, whatever that is.
+
+    What Twilio's library makes of a URL is copied exactly, even where it is odd: 80 is
+    the default port of `wss`, and the host ends at the first colon, even if that comes after a
+    user's name.
+    """
+    if parts.port:
+        hosts = [parts.netloc, parts.netloc.split(":")[0]]
+    else:
+        port = 443 if parts.scheme == "https" else 80
+        hosts = [parts.netloc, f"{parts.netloc}:{port}"]
+    paths = [parts.path]
+    if parts.scheme in ("ws", "wss"):  # here Twilio itself is not consistent
+        paths.append(parts.path[:-1] if parts.path.endswith("/") else f"{parts.path}/")
+    if parts.scheme == "wss" and not parts.port:
+        hosts.append(f"{parts.netloc}:443")
+    for host in hosts:
+        for path in paths:
+            yield parts._replace(netloc=host, path=path).geturl()

@@ -1,0 +1,244 @@
+"""The request that ends a call, against a loopback server that answers well, badly, or not."""
+
+import asyncio
+import base64
+import gzip
+import random
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import aiohttp
+import pytest
+from rest_server import (
+    ACCOUNT,
+    BOTH_KINDS,
+    CALL,
+    KEY,
+    PATH,
+    TOKEN,
+    Answer,
+    Server,
+    call,
+    reply,
+)
+
+from pipecat_twilio.twilio import hangup
+from pipecat_twilio.twilio.call_resource import CallResource
+from pipecat_twilio.twilio.hangup import Outcome, hang_up
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+GONE = '{"code": 20404, "message": "not found", "status": 404}'
+PAST = "Fri, 31 Dec 1999 23:59:59 GMT"
+
+
+def levels(log: list[str]) -> list[str]:
+    return [line.split()[0] for line in log]
+
+
+@BOTH_KINDS
+async def test_the_request_is_the_documented_one(server, credentials, login, log) -> None:
+    server.answers = [reply(200, '{"status": "completed"}')]
+    assert await hang_up(call(server, **credentials)) == Outcome(True, "200", 1)
+    (request,) = server.requests
+    assert request.line == f"POST {PATH} HTTP/1.1"
+    assert request.body == b"Status=completed"
+    assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert request.headers["Authorization"] == "Basic " + base64.b64encode(login.encode()).decode()
+    assert request.headers["Accept-Encoding"] == "identity"
+    assert log == [f"INFO <Call {CALL}> was ended\n"]
+
+
+async def test_the_address_is_sent_verbatim(server: Server) -> None:
+    server.answers = [reply(200)]
+    sids = {"account_sid": "v3:abc:def", "call_sid": "!\"$&'()*+,-.0:;<=>@[]^_`{|}~"}
+    where = {"base_url": f"{server.url}/%7e%2F"}
+    assert (await hang_up(call(server, auth_token=TOKEN, **sids, **where))).over
+    path = f"/%7e%2F/2010-04-01/Accounts/v3:abc:def/Calls/{sids['call_sid']}.json"
+    assert server.requests[0].line == f"POST {path} HTTP/1.1"
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            reply(200, "{}"),
+            reply(201),
+            reply(204),
+            reply(299, GONE),
+            reply(200, "{", length=1000),
+            reply(200, "{", length=1000, held=True),
+            reply(200, "no gzip", Content_Encoding="gzip"),
+            reply(200, "?", Content_Encoding="unheard-of"),
+        ],
+    )
+    async def test_any_2xx_means_over_whatever_its_body(
+        self, server, answer, log, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(hangup, "_MAX_BODY_SECS", 60)
+        server.answers = [answer, reply(500)]
+        outcome = await asyncio.wait_for(hang_up(call(server), timeout_secs=60), 10)
+        assert outcome == Outcome(True, answer.data[9:12].decode(), 1)
+        assert len(server.requests) == 1
+        assert levels(log) == ["INFO"]
+
+    @pytest.mark.parametrize(
+        ("answer", "over", "told"),
+        [
+            (reply(404, GONE), True, "404, code 20404"),
+            (reply(400, '{"code": 21220}'), True, "400, code 21220"),
+            (reply(404, '{"code": 20404, "a": "%s"}' % ("x" * 4000)), True, "404, code 20404"),
+            (reply(404, '{"code": 20404, "a": "%s"}' % ("x" * 4096)), False, "404, '"),
+            (reply(404, "<html>no such page</html>"), False, "404, '<html>no such page"),
+            (reply(404, '{"code": "20404"}'), False, "404, '"),
+            (reply(404, "[" * 4000), False, "404, '[["),
+            (reply(404, '{"code": %s}' % ("9" * 4300)), False, "404, '"),
+            (reply(404, GONE, length=1000), True, "404, code 20404"),
+            (reply(404, GONE, length=1000, held=True), True, "404, code 20404"),
+            (reply(404, "half a", length=1000, held=True), False, "404, 'half a'"),
+            (reply(404, gzip.compress(GONE.encode()), Content_Encoding="gzip"), False, "404, "),
+            (reply(400, '{"code": 20001}'), False, "400, '"),
+            (reply(401, '{"code": 20003}'), False, "401, check the auth token, and that it"),
+            (reply(403), False, "403, ''"),
+            (reply(302, Location="/elsewhere"), False, "302, ''"),
+        ],
+    )
+    async def test_other_final_answers_are_read_and_not_asked_for_twice(
+        self, server: Server, answer: Answer, over: bool, told: str, log: list[str]
+    ) -> None:
+        server.answers = [answer, reply(200)]
+        outcome = await hang_up(call(server))
+        assert (outcome.over, outcome.attempts) == (over, 1)
+        assert outcome.answer.startswith(told)
+        assert len(outcome.answer) < 2000
+        assert outcome.answer.isprintable()
+        assert levels(log) == ["INFO" if over else "ERROR"]
+
+    async def test_20404_is_told_as_what_it_may_be(self, server, log) -> None:
+        server.answers = [reply(404, GONE)]
+        await hang_up(call(server))
+        assert "had ended already, or is no call of this account" in log[0]
+
+    @BOTH_KINDS
+    async def test_401_names_the_credentials_and_where_they_belong(
+        self, server: Server, credentials, login, log
+    ) -> None:
+        server.answers = [reply(401, '{"code": 20003}')]
+        outcome = await hang_up(call(server, **credentials))
+        kind = "auth token" if "auth_token" in credentials else f"API key '{KEY}'"
+        assert outcome.answer == f"401, check the {kind}, and that it belongs to {server.url}"
+        assert outcome.answer in log[0]
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            *[reply(status) for status in (408, 429, 500, 502, 503, 599)],
+            reply(503, "{", length=1000, held=True),
+            Answer(b""),
+            Answer(b"not HTTP\r\n\r\n"),
+        ],
+    )
+    async def test_passing_troubles_are_tried_again(self, server, answer, log) -> None:
+        server.answers = [answer, answer, reply(200)]
+        assert await hang_up(call(server)) == Outcome(True, "200", 3)
+        assert len(server.requests) == 3
+        assert levels(log) == ["DEBUG", "DEBUG", "INFO"]
+
+    async def test_no_answer_is_waited_for_until_the_limit(self, server, log) -> None:
+        server.answers = [Answer(b"", held=True)]
+        outcome = await hang_up(call(server), timeout_secs=0.1)
+        assert outcome == Outcome(False, "no answer within 0.1 s", 1)
+        assert levels(log) == ["ERROR"]
+
+    async def test_a_limit_during_the_body_does_not_hide_the_status(
+        self, server, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(hangup, "_MAX_BODY_SECS", 60)
+        server.answers = [reply(503, "{", length=1000, held=True)]
+        assert (await hang_up(call(server), timeout_secs=0.1)).answer == "503, ''"
+
+    async def test_a_server_that_does_not_listen_is_tried_until_the_limit(
+        self, unused_tcp_port: int, log: list[str]
+    ) -> None:
+        nobody = CallResource(
+            ACCOUNT, CALL, auth_token=TOKEN, base_url=f"http://127.0.0.1:{unused_tcp_port}"
+        )
+        outcome = await hang_up(nobody, timeout_secs=0.1)
+        assert "ClientConnectorError" in outcome.answer
+        assert outcome.attempts > 1
+        assert set(levels(log)[:-1]) == {"DEBUG"}
+        assert levels(log)[-1] == "ERROR"
+
+    async def test_a_fault_after_the_answer_does_not_undo_it(self, server, monkeypatch) -> None:
+        close = aiohttp.TCPConnector.close
+
+        async def fail(connector: aiohttp.TCPConnector) -> None:
+            await close(connector)
+            raise RuntimeError
+
+        monkeypatch.setattr(aiohttp.TCPConnector, "close", fail)
+        server.answers = [reply(200)]
+        assert await hang_up(call(server)) == Outcome(True, "200", 1)
+
+    async def test_cancelling_ends_it_at_once(self, server: Server) -> None:
+        server.answers = [Answer(b"", held=True)]
+        task = asyncio.create_task(hang_up(call(server)))
+        await server.arrived.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    @pytest.mark.parametrize("limit", ["5", None, -1, 10**400])
+    async def test_a_limit_of_any_kind_raises_nothing(self, server, limit, log) -> None:
+        server.answers = [reply(500)]
+        assert not (await hang_up(call(server), timeout_secs=limit)).over
+        assert levels(log)[-1] == "ERROR"
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize("header", ["0", PAST, "-5", "soon", None])
+    async def test_it_never_shortens_the_pauses(self, server, header, monkeypatch) -> None:
+        monkeypatch.setattr(hangup, "_FIRST_PAUSE_SECS", 0.01)  # a 20th of all times
+        server.answers = [reply(429, **({"Retry_After": header} if header else {}))]
+        outcome = await hang_up(call(server), timeout_secs=0.25)
+        assert 2 <= len(server.requests) <= outcome.attempts < 12
+        assert outcome.answer == "429, ''"
+
+    @pytest.mark.parametrize("ahead", [None, timedelta(seconds=60)])
+    async def test_one_beyond_the_limit_ends_it_at_once(self, server, ahead, log) -> None:
+        date = ahead and format_datetime(datetime.now(UTC) + ahead, usegmt=True)
+        server.answers = [reply(429, Retry_After=date or "60")]
+        outcome = await asyncio.wait_for(hang_up(call(server), timeout_secs=50), 10)
+        assert outcome.attempts == 1
+        assert levels(log) == ["ERROR"]
+
+    @pytest.mark.parametrize(
+        ("header", "secs"),
+        [
+            ("0", 0),
+            ("7", 7),
+            ("1234567890", 1234567890),
+            ("9" * 5000, float("inf")),
+            *[(text, 0) for text in ("soon", "-5", "1.5", "", "Fri, 99 Dec 2999", "\u00b2")],
+            ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", 0),
+            ("Fri, 31 Dec 2999 23:59:59 +" + "9" * 30, 0),
+        ],
+    )
+    def test_seconds_are_read_and_nonsense_is_nothing(self, header: str, secs: float) -> None:
+        assert hangup._retry_after_secs(header) == secs
+
+    @pytest.mark.parametrize("zone", ["GMT", "-0000"])  # RFC 5322: -0000 is UTC, of unknown place
+    def test_a_date_is_so_far_away(self, zone: str) -> None:
+        date = (datetime.now(UTC) + timedelta(hours=1)).strftime(f"%a, %d %b %Y %H:%M:%S {zone}")
+        assert 3590 < hangup._retry_after_secs(date) <= 3600
+
+
+def test_pauses_are_random_and_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    random.seed(7)
+    for attempts in (1, 2, 3, 4):
+        longest = 0.2 * 2**attempts
+        pauses = [hangup._random_pause_secs(attempts) for _ in range(1000)]
+        # Of 1,000 equally likely ones, some come within a tenth of either end.
+        assert 0.25 * longest <= min(pauses) < 0.3 * longest
+        assert 0.9 * longest < max(pauses) <= longest

@@ -1,0 +1,211 @@
+"""Signatures, against the validator of Twilio's own library."""
+
+import random
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from twilio.request_validator import RequestValidator
+
+from pipecat_twilio import is_valid_signature
+
+TOKEN = "12345678901234567890123456789012"
+VALIDATOR = RequestValidator(TOKEN)
+
+
+class Params(dict):
+    """Form parameters as Twilio's validator takes them: values by `getlist`."""
+
+    def getlist(self, name: str) -> list[str]:
+        value = self[name]
+        return value if isinstance(value, list) else [value]
+
+
+def generated_case(rng: random.Random) -> tuple[str, dict[str, str | list[str]]]:
+    scheme = rng.choice(["https", "http", "wss", "ws", "HTTPS"])
+    user = rng.choice(["", "", "", "user@", "user:pass@"])
+    host = rng.choice(["example.com", "Bot.example.com", "10.0.0.1", "[::1]"])
+    port = rng.choice(["", "", "", ":443", ":80", ":8443", ":", ":0"])
+    path = rng.choice(["", "/", "/voice", "/ws/", "/a/b%20c", "/a;", "/a;b=c", "//", "/\u00e9"])
+    query = rng.choice(["", "", "?a=1&b=2", "?x=%2F", "?"])
+    fragment = rng.choice(["", "", "", "#", "#a"])
+    params: dict[str, str | list[str]] = {}
+    for _ in range(rng.randrange(4)):
+        name = "".join(rng.choice("abcXYZ_09\u00e9") for _ in range(rng.randrange(1, 6)))
+        values = [
+            "".join(rng.choice("abc +&=/\u20ac") for _ in range(rng.randrange(5)))
+            for _ in range(rng.randrange(1, 4))
+        ]
+        params[name] = values if len(values) > 1 else values[0]
+    return f"{scheme}://{user}{host}{port}{path}{query}{fragment}", params
+
+
+def neighbour(rng: random.Random, url: str) -> str:
+    """Returns the URL as something on the way may have changed it."""
+    old, new = rng.choice(
+        [
+            *((":443", ""), (":80", ""), (":8443", ""), (":0", ""), (".com", ".com:443")),
+            *((".com", ".com:80"), ("user:pass@", ""), (":pass", ""), ("?", ""), ("#", "")),
+            *((";", ""), ("/ws/", "/ws"), ("HTTPS", "https"), ("wss:", "https:"), (":/", "/")),
+            *(("example.com:443", ""), (":pass@example.com:443", ""), ("::1]:443", "")),
+        ]
+    )
+    return url.replace(old, new, 1)
+
+
+def test_urls_are_judged_as_twilio_s_own_library_judges_them() -> None:
+    rng = random.Random(2010)
+    seen = {True: 0, False: 0}
+    for _ in range(10_000):
+        url, params = generated_case(rng)
+        signed = rng.choice([url, neighbour(rng, url), generated_case(rng)[0]])
+        signature = VALIDATOR.compute_signature(signed, Params(params))
+        theirs = VALIDATOR.validate(url, Params(params), signature)
+        ours = is_valid_signature(TOKEN, url, signature, params)
+        if url.lower().startswith("ws"):  # more is tried: below
+            assert ours >= theirs, (url, signed)
+        else:
+            assert ours == theirs, (url, signed)
+        seen[theirs] += 1
+    assert min(seen.values()) > 1000  # neither is rare
+
+
+def test_anything_changed_is_invalid() -> None:
+    rng = random.Random(4711)
+    for _ in range(1000):
+        url, params = generated_case(rng)
+        signature = VALIDATOR.compute_signature(url, Params(params))
+        assert not is_valid_signature(TOKEN[:-1] + "3", url, signature, params)
+        elsewhere = url.replace("://", "://evil.")
+        assert not is_valid_signature(TOKEN, elsewhere, signature, params)
+        assert not is_valid_signature(TOKEN, url, signature, {**params, "added": "1"})
+        for name in params:
+            assert not is_valid_signature(TOKEN, url, signature, {**params, name: "changed"})
+        i = rng.randrange(len(signature) - 1)
+        flipped = signature[:i] + ("A" if signature[i] != "A" else "B") + signature[i + 1 :]
+        assert not is_valid_signature(TOKEN, url, flipped, params)
+
+
+def sign(url: str, params: dict[str, Any] | None = None) -> str:
+    return VALIDATOR.compute_signature(url, Params(params or {}))
+
+
+@pytest.mark.parametrize("port", ["", ":443"])
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize(
+    "signed",
+    [
+        "wss://example.com/ws",
+        "wss://example.com/ws/",
+        "wss://example.com:443/ws",
+        "wss://example.com:443/ws/",
+    ],
+)
+def test_a_socket_may_be_signed_with_or_without_default_port_and_last_slash(
+    signed: str, port: str, slash: str
+) -> None:
+    assert is_valid_signature(TOKEN, f"wss://example.com{port}/ws{slash}", sign(signed))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "wss://example.com:8443/ws",
+        "wss://example.com/other",
+        "ws://example.com/ws",
+        "https://example.com/ws",
+        "wss://example.com/ws//",
+    ],
+)
+def test_another_port_path_or_scheme_is_another_url(url: str) -> None:
+    assert not is_valid_signature(TOKEN, "wss://example.com/ws", sign(url))
+
+
+def test_each_distinct_value_of_a_parameter_is_signed_once_in_order() -> None:
+    url = "https://example.com/voice"
+    signature = VALIDATOR.compute_signature(url, Params({"a": ["2", "1", "2"]}))
+    assert is_valid_signature(TOKEN, url, signature, {"a": ["1", "2"]})
+    assert is_valid_signature(TOKEN, url, signature, {"a": ("2", "2", "1")})
+    assert not is_valid_signature(TOKEN, url, signature, {"a": "2"})
+
+
+@pytest.mark.parametrize("changed", ["wss://a.example:80/ws", "wss://a.example/ws/?a=1"])
+def test_a_socket_is_also_tried_as_twilio_s_library_does_and_with_a_query(changed: str) -> None:
+    query = changed.partition("?")[1:]
+    assert is_valid_signature(TOKEN, "wss://a.example/ws" + "".join(query), sign(changed))
+
+
+class TestBody:
+    """A JSON webhook: its URL has the body's hash, so its signature is the body's too."""
+
+    BODY = '{"a": "\u00e9"}'
+
+    def url(self, body: str) -> str:
+        return f"https://a.example/x?b=1&bodySHA256={sha256(body.encode()).hexdigest()}"
+
+    @pytest.mark.parametrize("signed", [BODY, ""])
+    @pytest.mark.parametrize("received", [BODY, BODY + " ", "", "{}"])
+    def test_it_is_checked_as_twilio_s_library_does(self, signed: str, received: str) -> None:
+        url = self.url(signed)
+        theirs = VALIDATOR.validate(url, received, sign(url))
+        assert theirs == (signed == received)
+        assert is_valid_signature(TOKEN, url, sign(url), body=received.encode()) is theirs
+
+    @pytest.mark.parametrize("params", [None, {}, {"a": "1"}])
+    def test_without_it_the_url_is_not_valid(self, params: dict[str, str] | None) -> None:
+        for url in (self.url(self.BODY), "https://a.example/x?bodySHA256="):
+            assert is_valid_signature(TOKEN, url, sign(url, params), params) is False
+
+    def test_a_url_that_is_not_signed_is_not_valid_whatever_its_body(self) -> None:
+        url = self.url(self.BODY)
+        other = sign("https://a.example/x")
+        assert is_valid_signature(TOKEN, url, other, body=self.BODY.encode()) is False
+
+    @pytest.mark.parametrize("query", ["?bodySHA256=", "?bodySHA256", "?body%53HA256=0", "?a=1"])
+    def test_a_body_that_nothing_signs_is_not_valid(self, query: str) -> None:
+        url = f"https://a.example/x{query}"
+        assert is_valid_signature(TOKEN, url, sign(url), body=b"{}") is False
+
+    def test_a_form_may_be_handed_in_with_its_body(self) -> None:
+        url, params = "https://a.example/x", {"a": "1"}
+        assert is_valid_signature(TOKEN, url, sign(url, params), params, body=b"a=1")
+        assert is_valid_signature(TOKEN, url, sign(url), body=b"")
+
+    @pytest.mark.parametrize("body", ["{}", 5, [b"{}"], object()])
+    def test_what_is_not_bytes_is_not_valid(self, body: Any) -> None:
+        url = self.url("{}")
+        assert is_valid_signature(TOKEN, url, sign(url), body=body) is False
+
+
+HOSTILE: list[Any] = [
+    None,
+    "",
+    5,
+    b"bytes",
+    "\ud800",
+    "\u00e9",
+    "a" * 100_000,
+    "https://[::1",
+    "https://a:" + "9" * 5000,
+    "https://x:port/",
+    "://",
+    "\x00",
+    [1],
+    {"b": 1},
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_arguments_are_invalid_and_raise_nothing(hostile: Any) -> None:
+    url = "https://example.com/"
+    assert is_valid_signature(TOKEN, url, hostile) is False
+    assert is_valid_signature(TOKEN, hostile, sign(url)) is False
+    assert is_valid_signature(TOKEN, url, sign(url), {"a": hostile}) is False
+    assert is_valid_signature(TOKEN, url, sign(url), [hostile, 1]) is False
+
+
+@pytest.mark.parametrize("token", ["", None])
+def test_without_a_token_nothing_is_valid(token: Any) -> None:
+    url = "https://example.com/"
+    empty = RequestValidator("").compute_signature(url, {})
+    assert is_valid_signature(token, url, empty) is False
