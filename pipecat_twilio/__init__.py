@@ -1,39 +1,62 @@
-"""A low-latency Twilio Media Streams serializer for Pipecat, on Cython codec kernels.
+"""The phone side of a Pipecat bot: Twilio Media Streams, on Cython codec kernels.
 
 The names below are the package's public interface. They are imported on first use, so that the
 codec and the resampler can be used on their own without loading Pipecat.
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipecat_twilio.resampler import SincResampler
-    from pipecat_twilio.runner import install, uninstall
+    __version__: str
+    from pipecat_twilio.audio import ulaw
+    from pipecat_twilio.audio.resampler import SincResampler
+    from pipecat_twilio.frames import MarkFrame
+    from pipecat_twilio.installer import install, uninstall
     from pipecat_twilio.serializer import TwilioFrameSerializer
-    from pipecat_twilio.signature import is_valid_signature
+    from pipecat_twilio.stream_resampler import SincStreamResampler
+    from pipecat_twilio.transport import TwilioTransport
+    from pipecat_twilio.twilio import messages
+    from pipecat_twilio.twilio.signature import is_valid_signature
 
 __all__ = [
+    "MarkFrame",
     "SincResampler",
+    "SincStreamResampler",
     "TwilioFrameSerializer",
+    "TwilioTransport",
     "install",
     "is_valid_signature",
+    "messages",
+    "ulaw",
     "uninstall",
 ]
 
-_MODULES = {
-    "SincResampler": "resampler",
+_PLACES = {
+    "MarkFrame": "frames",
+    "SincResampler": "audio.resampler",
+    "SincStreamResampler": "stream_resampler",
     "TwilioFrameSerializer": "serializer",
-    "install": "runner",
-    "is_valid_signature": "signature",
-    "uninstall": "runner",
+    "TwilioTransport": "transport",
+    "install": "installer",
+    "is_valid_signature": "twilio.signature",
+    "messages": "twilio",
+    "ulaw": "audio",
+    "uninstall": "installer",
 }
+_MODULES = ("messages", "ulaw")  # these names are modules themselves
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
+    if name == "__version__":
+        return version("pipecat-twilio")
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    place = f"{__name__}.{_PLACES[name]}"
+    if name in _MODULES:
+        return import_module(f"{place}.{name}")
+    return getattr(import_module(place), name)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import settings
 from loguru import logger
 
 import pipecat_twilio
-from pipecat_twilio import resampler, ulaw
+from pipecat_twilio.audio import resampler, ulaw
 
 SOURCE = Path(__file__).parent.parent / "pipecat_twilio"
 

@@ -3,17 +3,22 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import pipecat_twilio
-from pipecat_twilio import SincResampler, resampler, ulaw
+from pipecat_twilio import SincResampler
+from pipecat_twilio.audio import resampler, ulaw
 
 TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "pipecat_twilio"
 
 
 def run(program: str, **environment: str) -> str:
@@ -32,25 +37,116 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import pipecat_twilio.ulaw",
-        "import pipecat_twilio.resampler",
-        "from pipecat_twilio import SincResampler, is_valid_signature",
+        "from pipecat_twilio import ulaw",
+        "from pipecat_twilio import SincResampler",
+        "from pipecat_twilio import SincResampler, is_valid_signature, ulaw",
     ],
 )
 def test_the_codec_can_be_had_without_pipecat_or_aiohttp(statement: str) -> None:
     assert not {"pipecat", "aiohttp", "msgspec", "loguru"} & loaded_by(statement)
 
 
+def test_messages_can_be_had_without_pipecat_or_aiohttp() -> None:
+    assert not {"pipecat", "aiohttp"} & loaded_by("from pipecat_twilio import messages")
+
+
 def test_mu_law_alone_does_not_load_numpy() -> None:
-    assert "numpy" not in loaded_by("import pipecat_twilio.ulaw")
+    assert "numpy" not in loaded_by("from pipecat_twilio import ulaw")
 
 
 def test_the_public_names_are_there_and_no_others() -> None:
+    assert pipecat_twilio.__all__ == sorted(
+        [
+            "MarkFrame",
+            "SincResampler",
+            "SincStreamResampler",
+            "TwilioFrameSerializer",
+            "TwilioTransport",
+            "install",
+            "is_valid_signature",
+            "messages",
+            "ulaw",
+            "uninstall",
+        ]
+    )
     for name in pipecat_twilio.__all__:
-        assert getattr(pipecat_twilio, name).__name__ == name
+        assert getattr(pipecat_twilio, name).__name__.split(".")[-1] == name
     assert set(pipecat_twilio.__all__) <= set(dir(pipecat_twilio))
-    with pytest.raises(AttributeError, match="no attribute 'Serializer'"):
-        _ = pipecat_twilio.Serializer
+    for name in defined_names() - set(pipecat_twilio.__all__):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
+            getattr(pipecat_twilio, name)
+
+
+def test_names_are_the_same_whatever_was_imported_before() -> None:
+    program = """
+import pipecat_twilio.installer, pipecat_twilio.audio.ulaw, pipecat_twilio.twilio.messages
+from pipecat_twilio import install, messages, ulaw
+print(callable(install), callable(messages.parse), callable(ulaw.encode))
+"""
+    assert run(program) == "True True True\n"
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert pipecat_twilio.__version__ == version("pipecat-twilio")
+
+
+def sources() -> dict[str, str]:
+    """Returns the source of every module of the package, the compiled ones included."""
+    paths = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.pyx")]
+    return {
+        str(path.relative_to(SOURCE).with_suffix("")).replace(os.sep, "."): path.read_text()
+        for path in paths
+    }
+
+
+def defined_names() -> set[str]:
+    """Returns the names of all functions and classes at the top of a module of the package."""
+    pattern = re.compile(r"^(?:async def|def|cpdef|class|cdef class) +([a-zA-Z]\w*)", re.MULTILINE)
+    names = {name for source in sources().values() for name in pattern.findall(source)}
+    assert {"SincResampler", "Playback", "pcm_bytes", "install"} < names
+    return names
+
+
+class TestFloors:
+    """Imports run downwards: Pipecat's floor uses Twilio's, and both use audio's."""
+
+    MODULES: ClassVar = sources()
+    FOREIGN: ClassVar = {
+        "audio": r"pipecat_twilio(?!\.audio)|pipecat\b|aiohttp|msgspec|loguru|pydantic",
+        "twilio": r"pipecat_twilio(?!\.(audio|twilio))|pipecat\b|pydantic",
+    }
+
+    def imports(self, name: str) -> set[str]:
+        """Returns what a module imports, at its top or in a function."""
+        pattern = re.compile(r"^ *(?:from|import) +([\w.]+)(?: c?import +(.*))?", re.MULTILINE)
+        lines = pattern.findall(self.MODULES[name])
+        return {module for module, _ in lines} | {
+            f"{module}.{part.strip()}"
+            for module, parts in lines
+            if parts
+            for part in parts.split(",")
+        }
+
+    @pytest.mark.parametrize("name", [name for name in MODULES if "." in name])
+    def test_a_module_imports_only_from_its_own_floor_and_those_below(self, name: str) -> None:
+        foreign = self.FOREIGN[name.partition(".")[0]]
+        assert not [i for i in self.imports(name) if re.match(foreign, i) and i != "pipecat_twilio"]
+
+    @pytest.mark.parametrize(
+        ("library", "users"),
+        [
+            ("aiohttp", {"twilio.hangup"}),
+            ("numpy", {"audio.filter_design", "audio.samples"}),
+            ("msgspec", {"twilio.messages"}),
+        ],
+    )
+    def test_a_library_is_used_in_one_place(self, library: str, users: set[str]) -> None:
+        using = {
+            name
+            for name in self.MODULES
+            if any(i.partition(".")[0] == library for i in self.imports(name))
+        }
+        assert using == users
 
 
 class TestTheBaselinePath:
@@ -62,7 +158,7 @@ class TestTheBaselinePath:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-                *(TESTS / f"test_{module}.py" for module in ("ulaw", "resampler", "base64")),
+                TESTS / "audio",
             ],
             check=False,
             cwd=TESTS.parent,
@@ -80,7 +176,8 @@ class TestTheBaselinePath:
     ) -> None:
         program = f"""
 import random
-from pipecat_twilio import SincResampler, resampler, ulaw
+from pipecat_twilio import SincResampler
+from pipecat_twilio.audio import resampler, ulaw
 assert resampler.vector_path == ulaw.vector_path != "avx2"
 pcm = random.Random(1).randbytes(40_000)
 print(ulaw.encode(pcm).hex(), SincResampler{rates}.process(pcm).hex())

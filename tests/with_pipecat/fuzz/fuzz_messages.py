@@ -6,6 +6,8 @@ left in the corpus, and so a test of test_properties.py from then on.
 
 import asyncio
 import sys
+from pathlib import Path
+from tempfile import mkdtemp
 
 import atheris
 from loguru import logger
@@ -24,5 +26,9 @@ def converse(data: bytes) -> None:
 
 
 logger.remove()  # a line for each dropped message
-atheris.Setup(sys.argv, converse)
+# What breaks a promise is kept in the corpus.
+HERE = Path(__file__).parent
+corpus = HERE / "corpus"
+options = [f"-dict={HERE / 'messages.dict'}", f"-artifact_prefix={corpus}/"]
+atheris.Setup([*sys.argv, *options, mkdtemp(), str(corpus)], converse)
 atheris.Fuzz()

@@ -5,10 +5,12 @@ import itertools
 import json
 import tracemalloc
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 from pipecat.frames.frames import OutputAudioRawFrame
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
+from streams import ready
 
 from pipecat_twilio import TwilioFrameSerializer
 
@@ -39,13 +41,6 @@ BAD = [
 ]
 
 
-async def ready(params: object = None) -> TwilioFrameSerializer:
-    params = params or TwilioFrameSerializer.InputParams(auto_hang_up=False)
-    serializer = TwilioFrameSerializer("MZ1", params=params)
-    await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
-    return serializer
-
-
 async def test_a_flood_of_bad_messages_is_a_few_short_lines_without_the_audio(
     log: list[str],
 ) -> None:
@@ -73,12 +68,14 @@ async def test_what_is_quoted_of_a_message_is_a_short_excerpt(log: list[str]) ->
     assert all(len(line) < 300 and line.rstrip("\n").isprintable() for line in log)
 
 
+@pytest.mark.parametrize("letter", ["A", "\u20ac"])
 @pytest.mark.parametrize("kind", [str, str.encode])
 async def test_a_message_over_1_mib_is_dropped_with_a_warning_before_it_is_parsed(
-    kind, log: list[str]
+    kind, letter: str, log: list[str]
 ) -> None:
     serializer = await ready()
-    data = kind(json.dumps({"event": "media", "media": {"payload": "A" * (32 * MIB)}}))
+    text = GOOD.replace('"payload": "', f'"payload": "{letter * (32 * MIB)}')
+    data = kind(text)
     tracemalloc.start()
     try:
         assert await serializer.deserialize(data) is None
@@ -92,9 +89,8 @@ async def test_a_message_over_1_mib_is_dropped_with_a_warning_before_it_is_parse
     assert await serializer.deserialize(at_limit + kind(" ")) is None
 
 
-async def test_the_limit_can_be_set(log: list[str]) -> None:
-    params = TwilioFrameSerializer.InputParams(auto_hang_up=False, max_message_bytes=len(GOOD))
-    serializer = await ready(params)
+async def test_the_limit_can_be_set() -> None:
+    serializer = await ready(max_message_bytes=len(GOOD))
     assert await serializer.deserialize(GOOD) is not None
     assert await serializer.deserialize(GOOD + " ") is None
     with pytest.raises(ValueError, match="max_message_bytes"):
@@ -102,8 +98,27 @@ async def test_the_limit_can_be_set(log: list[str]) -> None:
 
 
 async def test_pipecats_own_params_have_the_limit_too() -> None:
-    serializer = await ready(PipecatSerializer.InputParams(auto_hang_up=False))
+    params = PipecatSerializer.InputParams(auto_hang_up=False)
+    serializer = TwilioFrameSerializer("MZ1", params=params)
+    await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
     assert await serializer.deserialize(GOOD + " " * MIB) is None
+
+
+async def test_the_first_of_its_kind_is_logged_however_many_of_another_came_before(log) -> None:
+    serializer = await ready()
+    for _ in range(4):
+        await serializer.deserialize("{")
+    await serializer.deserialize('{"event": "dtmf", "dtmf": {"digit": "A"}}')
+    assert "a key (5 dropped so far)" in log[-1]
+
+
+async def test_the_fault_of_a_resampler_is_quoted_in_short(log: list[str]) -> None:
+    serializer = await ready()
+    serializer._output_resampler = AsyncMock()
+    serializer._output_resampler.resample.side_effect = RuntimeError("x" * 10_000)
+    assert await serializer.serialize(OutputAudioRawFrame(bytes(320), 16000, 1)) is None
+    assert "RuntimeError: xxx" in log[0]
+    assert len(log[0]) < 300
 
 
 async def test_bad_messages_leave_nothing_behind() -> None:
@@ -122,12 +137,17 @@ async def test_bad_messages_leave_nothing_behind() -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(("rate", "samples"), [(1, 601), (1, 10_000_000), (100, 60_001)])
+@pytest.mark.parametrize(
+    ("rate", "samples", "channels"),
+    [(250, 150_001, 1), (250, 10_000_000, 1), (400, 240_001, 1), (250, 150_001, 2)],
+)
 async def test_more_audio_in_a_frame_than_twilio_holds_is_dropped_with_a_warning(
-    rate: int, samples: int, log: list[str]
+    rate: int, samples: int, channels: int, log: list[str]
 ) -> None:
-    # At 1 Hz a few KiB would become GiB.
+    # At 250 Hz a few MiB would become hundreds.
     serializer = await ready()
-    assert await serializer.serialize(OutputAudioRawFrame(bytes(2 * samples), rate, 1)) is None
-    assert "10 minutes" in log[0]
-    assert await serializer.serialize(OutputAudioRawFrame(bytes(1200 * rate), rate, 1)) is not None
+    most = 1200 * rate * channels
+    too_long = OutputAudioRawFrame(bytes(2 * samples * channels), rate, channels)
+    assert await serializer.serialize(too_long) is None
+    assert f"at most {most} bytes" in log[0]
+    assert await serializer.serialize(OutputAudioRawFrame(bytes(most), rate, channels)) is not None

@@ -1,7 +1,6 @@
 """The serializer, side by side with Pipecat's own where the two must agree."""
 
 import asyncio
-import base64
 import inspect
 import json
 from types import SimpleNamespace
@@ -16,19 +15,21 @@ from pipecat.frames.frames import (
     EndFrame,
     InputAudioRawFrame,
     InputDTMFFrame,
-    InputTransportMessageFrame,
     InterruptionFrame,
     OutputAudioRawFrame,
     OutputTransportMessageFrame,
     OutputTransportMessageUrgentFrame,
     StartFrame,
+    SystemFrame,
     TextFrame,
+    TTSAudioRawFrame,
 )
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
+from streams import STREAM_SID, media, payload_of, ready, speech
 
-from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
+from pipecat_twilio import MarkFrame, SincResampler, TwilioFrameSerializer, ulaw
+from pipecat_twilio.twilio.hangup import Outcome
 
-STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
 CALL = {"call_sid": "CA" + "1" * 32, "account_sid": "AC" + "2" * 32}
 TOKEN = {**CALL, "auth_token": "token"}
 
@@ -36,32 +37,6 @@ TOKEN = {**CALL, "auth_token": "token"}
 PIPECAT_TAKES_API_KEYS = "api_key_sid" in inspect.signature(PipecatSerializer).parameters
 
 QUIET = TwilioFrameSerializer.InputParams(auto_hang_up=False)
-
-
-def media(payload: bytes, timestamp: int = 0, **part: Any) -> str:
-    audio = {
-        "track": "inbound",
-        "timestamp": str(timestamp),
-        "payload": base64.b64encode(payload).decode(),
-    }
-    return json.dumps({"event": "media", "streamSid": STREAM_SID, "media": audio | part})
-
-
-def speech(samples: int, seed: int = 1) -> bytes:
-    return np.random.default_rng(seed).integers(-9000, 9000, samples).astype("<i2").tobytes()
-
-
-async def ready(rate: int = 16000, **params: Any) -> TwilioFrameSerializer:
-    """A serializer without hang-up, set up for a pipeline input at `rate`."""
-    input_params = TwilioFrameSerializer.InputParams(auto_hang_up=False, **params)
-    serializer = TwilioFrameSerializer(STREAM_SID, params=input_params)
-    await serializer.setup(SimpleNamespace(audio_in_sample_rate=rate))
-    return serializer
-
-
-def payload_of(message: str | bytes | None) -> bytes:
-    assert isinstance(message, str)
-    return base64.b64decode(json.loads(message)["media"]["payload"], validate=True)
 
 
 def comparable(arguments: dict[str, str]) -> list[type]:
@@ -105,7 +80,7 @@ class TestConstructor:
     )
     def test_what_pipecat_refuses_is_refused(self, arguments: dict[str, str]) -> None:
         for serializer in (*comparable(arguments), TwilioFrameSerializer):
-            with pytest.raises(ValueError, match=r"\w"):
+            with pytest.raises(ValueError, match=r"auto_hang_up|auth_token|api_key|region"):
                 serializer(STREAM_SID, **arguments)
             serializer(STREAM_SID, **arguments, params=serializer.InputParams(auto_hang_up=False))
 
@@ -207,11 +182,13 @@ class TestDeserialize:
         assert await (await ready()).deserialize(message) is None
         assert any(line.startswith("WARNING") and repr(digit) in line for line in log)
 
-    async def test_mark_echoes_become_transport_messages(self) -> None:
+    async def test_a_returning_mark_becomes_a_mark_frame(self) -> None:
         mark = {"event": "mark", "streamSid": STREAM_SID, "mark": {"name": "greeting"}}
         frame = await (await ready()).deserialize(json.dumps(mark | {"sequenceNumber": "4"}))
-        assert type(frame) is InputTransportMessageFrame
-        assert frame.message == mark
+        assert type(frame) is MarkFrame
+        assert isinstance(frame, SystemFrame)
+        assert (frame.name, frame.stream_sid, frame.cleared) == ("greeting", STREAM_SID, False)
+        assert str(frame).startswith("MarkFrame#")
 
     @pytest.mark.parametrize("event", ["connected", "stop"])
     async def test_other_documented_events_are_no_frame_and_no_fault(
@@ -249,7 +226,7 @@ class TestDeserialize:
         for _ in range(10_000):
             await serializer.deserialize("{")
         assert len(log) == 14  # 1, 2, 4 ... 8192
-        assert "8192 so far" in log[-1]
+        assert "8192 dropped so far" in log[-1]
 
     async def test_audio_before_setup_is_dropped_with_a_warning(self, log: list[str]) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, params=QUIET)
@@ -265,13 +242,11 @@ class TestDeserialize:
         await serializer.deserialize(media(first, 10_000))
         continued = SincResampler(8000, 16000, clear_after_secs=None)
         continued.process(ulaw.decode(first))
-        expected = SincResampler(8000, 16000) if cleared else continued
+        tail = continued.flush() if cleared else b""  # after which it is as new
         frame = await serializer.deserialize(media(second, 10_000 + gap_ms))
-        assert frame.audio == expected.process(ulaw.decode(second))
+        assert frame.audio == tail + continued.process(ulaw.decode(second))
 
-    async def test_a_late_message_does_not_wipe_history(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_late_message_does_not_wipe_history(self) -> None:
         serializer = await ready()
         codes = ulaw.encode(speech(320))
         first = await serializer.deserialize(media(codes[:160], 0))
@@ -289,6 +264,12 @@ class TestDeserialize:
         await serializer.setup(SimpleNamespace(audio_in_sample_rate=24000))
         third = await serializer.deserialize(media(codes[:160], 40))
         assert (third.sample_rate, third.num_frames) == (24000, 480)
+
+    @pytest.mark.parametrize("rate", [-1, 16000.5, "fast"])
+    async def test_setup_refuses_a_rate_that_cannot_be(self, rate) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, params=QUIET)
+        with pytest.raises(ValueError, match="audio_in_sample_rate must be a positive integer"):
+            await serializer.setup(SimpleNamespace(audio_in_sample_rate=rate))
 
 
 class TestSerialize:
@@ -345,19 +326,55 @@ class TestSerialize:
         assert await (await ready()).serialize(OutputTransportMessageFrame(message)) is None
         assert any(line.startswith("ERROR") and "not JSON" in line for line in log)
 
+    async def test_so_is_one_that_is_nested_too_deep(self, log: list[str]) -> None:
+        message: list = []
+        for _ in range(100_000):
+            message = [message]
+        assert await (await ready()).serialize(OutputTransportMessageFrame(message)) is None
+        assert [line.split()[0] for line in log] == ["ERROR"]
+
     @pytest.mark.parametrize("message", [[1, 2], "text", None, 5])
     async def test_a_message_that_is_json_but_no_object_is_sent(self, message) -> None:
         text = await (await ready()).serialize(OutputTransportMessageFrame(message))
         assert json.loads(text) == message
 
-    async def test_a_frame_at_a_new_rate_switches_the_resampler(self) -> None:
+    async def test_a_frame_at_a_new_rate_switches_the_resampler_and_loses_nothing(self) -> None:
         serializer = await ready()
+        tail = b""
         for rate in (16000, 24000, 8000, 16000):
-            payload = payload_of(
-                await serializer.serialize(OutputAudioRawFrame(speech(rate // 25), rate, 1))
-            )
-            assert len(payload) == 320
-            assert payload == ulaw.encode(SincResampler(rate, 8000).process(speech(rate // 25)))
+            text = await serializer.serialize(OutputAudioRawFrame(speech(rate // 25), rate, 1))
+            resampler = SincResampler(rate, 8000)
+            expected = tail + resampler.process(speech(rate // 25))
+            assert payload_of(text) == ulaw.encode(expected)
+            tail = resampler.flush()
+
+    @pytest.mark.parametrize(("pause_secs", "cleared"), [(0.19, False), (0.21, True)])
+    async def test_after_a_pause_the_filters_tail_comes_before_the_new_audio(
+        self, pause_secs: float, cleared: bool, clock
+    ) -> None:
+        serializer = await ready()
+        await serializer.serialize(OutputAudioRawFrame(speech(640), 16000, 1))
+        continued = SincResampler(16000, 8000, clear_after_secs=None)
+        continued.process(speech(640))
+        tail = continued.flush() if cleared else b""  # after which it is as new
+        clock.now += pause_secs
+        text = await serializer.serialize(OutputAudioRawFrame(speech(640, seed=2), 16000, 1))
+        assert payload_of(text) == ulaw.encode(tail + continued.process(speech(640, seed=2)))
+
+    @pytest.mark.parametrize("kind", [TTSAudioRawFrame, InputAudioRawFrame])
+    async def test_every_kind_of_audio_frame_is_audio(self, kind: type) -> None:
+        frame = kind(audio=speech(320), sample_rate=8000, num_channels=1)
+        assert payload_of(await (await ready()).serialize(frame)) == ulaw.encode(speech(320))
+
+    async def test_what_derives_from_an_interruption_is_one(self) -> None:
+        text = await (await ready()).serialize(type("Barging", (InterruptionFrame,), {})())
+        assert json.loads(text) == {"event": "clear", "streamSid": STREAM_SID}
+
+    async def test_what_is_unplayed_includes_the_silence_at_its_end(self, clock) -> None:
+        serializer = await ready()
+        await serializer.serialize(OutputAudioRawFrame(speech(800) + bytes(1600), 8000, 1))
+        clock.now += 0.05
+        assert serializer.unplayed_secs() == pytest.approx(0.15)
 
     @pytest.mark.parametrize("channels", [2, 3, 8])
     async def test_channels_are_mixed_down(self, channels: int) -> None:
@@ -376,9 +393,7 @@ class TestSerialize:
         frame = OutputAudioRawFrame(bytes(size), 8000, channels)
         assert len(payload_of(await (await ready()).serialize(frame))) == 320
 
-    @pytest.mark.parametrize(
-        ("rate", "channels"), [(0, 1), (-8000, 1), (16000.5, 1), (191_999, 1), (8000, -1)]
-    )
+    @pytest.mark.parametrize(("rate", "channels"), [(0, 1), (-8000, 1), (16000.5, 1), (8000, -1)])
     async def test_audio_that_cannot_be_resampled_is_dropped_with_a_warning(
         self, rate, channels, log: list[str]
     ) -> None:
@@ -404,12 +419,16 @@ class TestSerialize:
     async def test_the_stream_sid_may_be_set_later(self) -> None:
         serializer = TwilioFrameSerializer("", params=QUIET)
         serializer._stream_sid = STREAM_SID
-        assert serializer._stream_sid == STREAM_SID
         audio = await serializer.serialize(OutputAudioRawFrame(bytes(640), 8000, 1))
         assert json.loads(audio)["streamSid"] == STREAM_SID
         assert (
             json.loads(await serializer.serialize(InterruptionFrame()))["streamSid"] == STREAM_SID
         )
+
+    async def test_as_long_as_there_is_none_it_is_empty(self) -> None:
+        serializer = TwilioFrameSerializer(None, params=QUIET)
+        for frame in (OutputAudioRawFrame(bytes(640), 8000, 1), InterruptionFrame()):
+            assert json.loads(await serializer.serialize(frame))["streamSid"] == ""
 
 
 class Subclass(TwilioFrameSerializer):
@@ -430,8 +449,39 @@ class Subclass(TwilioFrameSerializer):
         return frame if isinstance(frame, InputAudioRawFrame) else None
 
 
+class Waiting:
+    """Takes the place of `PendingHangUp`: it ends the call when the test has it do so."""
+
+    def __init__(self, end_call: Any, wait_secs: Any, *, name: str) -> None:
+        self.end_call, self.wait_secs, self.name = end_call, wait_secs, name
+        self.hurried = False
+        self.ending = asyncio.Event()
+        made.append(self)
+
+    def hurry(self) -> None:
+        self.hurried = True
+
+    async def done(self) -> None:
+        await self.ending.wait()
+        await self.end_call()
+
+
+made: list[Waiting] = []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time that the serializer is told, and no waiting but what the test asks about."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("pipecat_twilio.serializer.monotonic", lambda: clock.now)
+    monkeypatch.setattr("pipecat_twilio.call_ending.monotonic", lambda: clock.now)
+    monkeypatch.setattr("pipecat_twilio.twilio.hangup.PendingHangUp", Waiting)
+    made.clear()
+    return clock
+
+
 class TestHangUp:
-    """When the call is ended; how is in test_hangup.py."""
+    """When the call is ended; how is in tests/twilio."""
 
     @pytest.mark.parametrize(
         "frames",
@@ -444,105 +494,124 @@ class TestHangUp:
         assert serializer.hung_up == [CALL["call_sid"]]
         assert serializer._hangup_attempted
 
-    async def test_the_method_can_be_patched_on_the_class(self) -> None:
-        with patch.object(TwilioFrameSerializer, "_hang_up_call", AsyncMock()) as hang_up:
-            await TwilioFrameSerializer(STREAM_SID, **TOKEN).serialize(EndFrame())
-        hang_up.assert_awaited_once()
-
     async def test_without_auto_hang_up_the_call_is_left_alone(self) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN, params=QUIET)
         await serializer.serialize(EndFrame())
         assert not serializer.hung_up
 
-    async def test_whoever_ends_the_call_himself_can_say_so(self) -> None:
-        serializer = Subclass(STREAM_SID, **TOKEN)
-        serializer._hangup_attempted = True
-        await serializer.serialize(EndFrame())
-        assert not serializer.hung_up
-
-    async def test_without_credentials_there_is_nothing_to_hang_up_with(self, log) -> None:
+    async def test_without_credentials_a_hang_up_is_an_error_in_the_log(self, log) -> None:
         await TwilioFrameSerializer(STREAM_SID, params=QUIET)._hang_up_call()
-        assert not log
+        (line,) = log
+        assert line.startswith("ERROR")
+        assert "call_sid" in line
 
-    async def test_an_end_waits_until_the_last_words_were_played(self) -> None:
-        serializer = Subclass(STREAM_SID, **TOKEN)
-        await serializer.serialize(OutputAudioRawFrame(speech(2400) + bytes(160_000), 8000, 1))
-        task = asyncio.create_task(serializer.serialize(EndFrame()))
-        await asyncio.sleep(0.15)
-        assert not serializer.hung_up
-        await task  # 0.3 s of speech; the 10 s of silence after it do not count
-        assert serializer.hung_up
-
-    async def test_an_end_waits_no_longer_than_it_may(self) -> None:
-        params = Subclass.InputParams(hang_up_drain_secs=0.05)
-        serializer = Subclass(STREAM_SID, **TOKEN, params=params)
-        await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
-        await asyncio.wait_for(serializer.serialize(EndFrame()), 5)
-        assert serializer.hung_up
-
-    async def test_a_cancel_does_not_wait(self) -> None:
-        serializer = Subclass(
-            STREAM_SID, **TOKEN, params=Subclass.InputParams(hang_up_drain_secs=60)
-        )
-        await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
-        await asyncio.wait_for(serializer.serialize(CancelFrame()), 5)
-        assert serializer.hung_up
-
-    async def test_a_cancel_cuts_short_the_wait_of_an_end(self) -> None:
-        serializer = Subclass(
-            STREAM_SID, **TOKEN, params=Subclass.InputParams(hang_up_drain_secs=60)
-        )
-        await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
-        end = asyncio.create_task(serializer.serialize(EndFrame()))
+    async def end(self, serializer: TwilioFrameSerializer, secs: float = 100) -> Waiting:
+        """Has the bot say so many seconds, and then end."""
+        await serializer.serialize(OutputAudioRawFrame(speech(int(8000 * secs)), 8000, 1))
+        self.task = asyncio.create_task(serializer.serialize(EndFrame()))
         await asyncio.sleep(0)
-        await asyncio.wait_for(serializer.serialize(CancelFrame()), 5)
-        await asyncio.wait_for(end, 5)
-        assert len(serializer.hung_up) == 1
+        (waiting,) = made
+        return waiting
 
-    async def test_after_an_interruption_there_is_nothing_to_wait_for(self) -> None:
-        serializer = Subclass(
-            STREAM_SID, **TOKEN, params=Subclass.InputParams(hang_up_drain_secs=60)
-        )
+    async def test_an_end_waits_until_the_last_words_were_played(self, clock) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        silence = bytes(160_000)  # 10 s, which do not count
+        await serializer.serialize(OutputAudioRawFrame(speech(2400) + silence, 8000, 1))
+        task = asyncio.create_task(serializer.serialize(EndFrame()))
+        await asyncio.sleep(0)
+        (waiting,) = made
+        assert waiting.wait_secs() == pytest.approx(0.3)
+        assert not serializer.hung_up
+        clock.now += 0.2
+        assert waiting.wait_secs() == pytest.approx(0.1)
+        clock.now += 0.1
+        assert waiting.wait_secs() <= 1e-9
+        waiting.ending.set()
+        await task
+        assert serializer.hung_up
+
+    @pytest.mark.parametrize(
+        ("params", "most_secs"),
+        [
+            (Subclass.InputParams(hang_up_drain_secs=0.05), 0.05),
+            (Subclass.InputParams(), 2),
+            (PipecatSerializer.InputParams(), 2),  # which lacks the field
+        ],
+    )
+    async def test_it_waits_no_longer_than_it_may(self, params, most_secs: float, clock) -> None:
+        waiting = await self.end(Subclass(STREAM_SID, **TOKEN, params=params))
+        assert waiting.wait_secs() == pytest.approx(most_secs)
+        clock.now += most_secs
+        assert waiting.wait_secs() <= 1e-9
+        waiting.ending.set()
+        await self.task
+
+    @pytest.mark.parametrize("odd", [None, "2", -1, float("nan")])
+    async def test_an_odd_time_that_was_assigned_keeps_no_call_open(self, odd, clock) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        serializer._params.hang_up_drain_secs = odd
+        waiting = await self.end(serializer)
+        assert waiting.wait_secs() == pytest.approx(2)
+        waiting.ending.set()
+        await self.task
+        assert serializer.hung_up
+
+    async def test_audio_goes_on_while_it_waits(self, clock) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        waiting = await self.end(serializer, 0.2)
+        assert await serializer.serialize(OutputAudioRawFrame(speech(800), 8000, 1)) is not None
+        assert waiting.wait_secs() == pytest.approx(0.3)
+        waiting.ending.set()
+        await self.task
+
+    @pytest.mark.parametrize("frame", [CancelFrame, InterruptionFrame])
+    async def test_a_cancel_or_an_interruption_cuts_the_wait_short(self, frame, clock) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        waiting = await self.end(serializer)
+        assert not waiting.hurried
+        waiting.ending.set()
+        await serializer.serialize(frame())
+        assert waiting.hurried
+        await self.task
+
+    async def test_after_an_interruption_there_is_nothing_to_wait_for(self, clock) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
         await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
         await serializer.serialize(InterruptionFrame())
-        await asyncio.wait_for(serializer.serialize(EndFrame()), 5)
+        waiting = await self.end(serializer, 0)
+        assert waiting.wait_secs() <= 0
+        waiting.ending.set()
+        await self.task
 
-    async def test_cancelling_whoever_waits_does_not_cancel_the_hang_up(self) -> None:
+    async def test_what_hangs_up_is_called_by_the_serializers_name(self, clock) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
-        await serializer.serialize(OutputAudioRawFrame(speech(1600), 8000, 1))
+        waiting = await self.end(serializer)
+        assert waiting.name == str(serializer)
+        waiting.ending.set()
+        await self.task
+
+    async def test_with_the_real_one_the_last_words_are_waited_for(self) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN)
+        await serializer.serialize(OutputAudioRawFrame(speech(800), 8000, 1))
         task = asyncio.create_task(serializer.serialize(EndFrame()))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.01)
+        assert not serializer.hung_up
+        await task  # 0.1 s of speech
         assert serializer.hung_up
 
-    async def test_cancelling_whoever_waits_does_not_stop_a_request_under_way(self) -> None:
-        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
-        under_way, answered = asyncio.Event(), asyncio.Event()
-
-        async def request() -> None:
-            under_way.set()
-            await asyncio.sleep(0.1)
-            answered.set()
-
-        with patch.object(serializer, "_hang_up_call", request):
-            task = asyncio.create_task(serializer.serialize(CancelFrame()))
-            await under_way.wait()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await asyncio.wait_for(answered.wait(), 5)
-
-    async def test_audio_goes_on_while_an_end_waits(self) -> None:
-        serializer = Subclass(STREAM_SID, **TOKEN)
-        await serializer.serialize(OutputAudioRawFrame(speech(1600), 8000, 1))
-        task = asyncio.create_task(serializer.serialize(EndFrame()))
-        await asyncio.sleep(0)
-        assert await serializer.serialize(OutputAudioRawFrame(speech(320), 8000, 1)) is not None
-        assert not task.done()
-        await task
+    @pytest.mark.parametrize(
+        ("params", "most_secs"),
+        [
+            (Subclass.InputParams(hang_up_timeout_secs=7), 7),
+            (Subclass.InputParams(), 5),
+            (PipecatSerializer.InputParams(), 5),  # which lacks the field
+        ],
+    )
+    async def test_the_request_takes_no_longer_than_it_may(self, params, most_secs) -> None:
+        outcome = Outcome(over=True, answer="200", attempts=1)
+        with patch("pipecat_twilio.twilio.hangup.hang_up", AsyncMock(return_value=outcome)) as sent:
+            await TwilioFrameSerializer(STREAM_SID, **TOKEN, params=params).serialize(EndFrame())
+        assert sent.await_args.kwargs == {"timeout_secs": most_secs}
 
     async def test_a_failing_override_is_logged_without_its_text(self, log: list[str]) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)

@@ -1,0 +1,43 @@
+"""What can be tuned about a call."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipecat.serializers.base_serializer import FrameSerializer
+from pydantic import Field
+
+from pipecat_twilio.twilio.call_report import CallReport
+from pipecat_twilio.twilio.messages import MAX_MESSAGE_BYTES
+
+
+class InputParams(FrameSerializer.InputParams):
+    """What can be tuned; Pipecat's own `InputParams` of the same name is accepted too.
+
+    Parameters:
+        twilio_sample_rate: Rate of the audio on Twilio's side, in Hz.
+        sample_rate: Rate of the audio given to the pipeline, in Hz; None takes the pipeline's
+            `audio_in_sample_rate`.
+        auto_hang_up: Whether to end the call on `EndFrame` and `CancelFrame`.
+        hang_up_timeout_secs: How long ending the call may take, retries included.
+        hang_up_drain_secs: How long, at most, an `EndFrame` waits for Twilio to have played what
+            it was sent, before the call is ended.
+        max_message_bytes: A longer message from Twilio is dropped before it is parsed.
+        input_frame_secs: How much of the caller's audio is collected for a frame, 0.02 to 1; with
+            the default, each message is a frame. Longer frames add what they collect beyond one
+            message to the delay, and give the pipeline fewer frames to pass on.
+        on_call_report: Called with the `CallReport` when the call has ended; it may be a coroutine
+            function.
+    """
+
+    twilio_sample_rate: int = Field(default=8000, gt=0)
+    sample_rate: int | None = Field(default=None, gt=0)
+    auto_hang_up: bool = True
+    hang_up_timeout_secs: float = Field(default=5.0, gt=0)
+    hang_up_drain_secs: float = Field(default=2.0, ge=0)
+    max_message_bytes: int = Field(default=MAX_MESSAGE_BYTES, gt=0)
+    input_frame_secs: float = Field(default=0.02, ge=0.02, le=1)
+    on_call_report: Callable[[CallReport], object] | None = None
+
+
+DEFAULTS: dict[str, Any] = {name: field.default for name, field in InputParams.model_fields.items()}
+"""The value of a parameter that a params object of Pipecat's own lacks."""

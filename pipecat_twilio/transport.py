@@ -1,0 +1,287 @@
+"""Pipecat's FastAPI WebSocket transport, paced by what Twilio has yet to play.
+
+Twilio buffers what it is sent and plays it in order. Pipecat's transport sends audio just as fast
+as it is played, and so keeps about one frame in that buffer: whenever the event loop is late by
+more, the caller hears a gap, and the lateness is never made up. This one keeps `lead_secs` in
+the buffer, and fills it up again as soon as the loop runs.
+
+Sending ahead has three consequences, each handled below: `BotStoppedSpeakingFrame` is pushed only
+when the caller has heard the end (`push_frame`); a call ends only when the last word was played
+(`write_transport_frame`); and an interruption, which empties the buffer, must not discard speech
+that is not interruptible (`process_frame`).
+"""
+
+import asyncio
+import inspect
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import Any
+
+from pipecat import version
+from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    CancelFrame,
+    DataFrame,
+    EndFrame,
+    Frame,
+    InterruptionFrame,
+    OutputAudioRawFrame,
+    StopFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.transports.websocket.fastapi import (
+    FastAPIWebsocketOutputTransport,
+    FastAPIWebsocketParams,
+    FastAPIWebsocketTransport,
+)
+
+from pipecat_twilio.serializer import TwilioFrameSerializer
+
+MAX_LEAD_SECS = 60
+"""No stall lasts longer than this, and an interruption throws away all that was sent ahead."""
+
+MAX_WAIT_SECS = 1.0
+"""The longest wait after one write; what is left of it comes after the next one.
+
+Far below `audio_out_write_timeout_secs` (10), after which Pipecat takes the caller to be gone.
+"""
+
+PLAYED_SECS = 0.02
+"""The audio counts as played when only this is left: the line adds more delay than that."""
+
+
+def check_lead_secs(lead_secs: float) -> None:
+    """Checks a lead.
+
+    Raises:
+        ValueError: It is not from 0 to 60.
+    """
+    if not isinstance(lead_secs, int | float) or not 0 <= lead_secs <= MAX_LEAD_SECS:
+        raise ValueError(f"lead_secs must be from 0 to {MAX_LEAD_SECS}, got {lead_secs!r}")
+
+
+def check_pipecat() -> None:
+    """Checks that this release of Pipecat has the parts of its transport that are replaced here.
+
+    Raises:
+        RuntimeError: It lacks one; the message names what is missing.
+    """
+    used: dict[Any, tuple[str, ...]] = {
+        FastAPIWebsocketOutputTransport.write_audio_frame: ("_write_audio_sleep",),
+        FastAPIWebsocketTransport.__init__: ("_client", "_params", "_output", "_output_name"),
+    }
+    for function, names in used.items():
+        uses = inspect.unwrap(function).__code__.co_names
+        if missing := [name for name in names if name not in uses]:
+            raise RuntimeError(
+                f"pipecat-ai {version()} is not a release that TwilioTransport knows: "
+                f"{function.__qualname__} does not use {', '.join(missing)}"
+            )
+
+
+check_pipecat()
+
+
+@dataclass
+class _LastWordFrame(DataFrame):
+    """Queued behind all audio when the pipeline ends."""
+
+
+class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
+    """The output of a `TwilioTransport`, which makes it.
+
+    Args:
+        args: Pipecat's arguments.
+        lead_secs: How much unplayed audio to keep in Twilio's buffer, in seconds.
+        kwargs: Pipecat's arguments.
+    """
+
+    _params: FastAPIWebsocketParams
+
+    def __init__(self, *args: Any, lead_secs: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lead_secs = lead_secs
+        self._look_again = asyncio.Event()  # set for a moment: whoever waits looks again
+        self._uninterruptible_until = -inf  # when the last such audio will have been played
+        self._held: deque[tuple[Frame, FrameDirection]] = deque()  # BotStoppedSpeakingFrames
+        self._held_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def _is_paced_by_twilio(self) -> bool:
+        return isinstance(self._params.serializer, TwilioFrameSerializer)
+
+    def _unplayed_secs(self) -> float:
+        """Returns how much Twilio has yet to play; 0 for a serializer that cannot tell."""
+        serializer = self._params.serializer
+        return serializer.unplayed_secs() if isinstance(serializer, TwilioFrameSerializer) else 0
+
+    async def _write_audio_sleep(self) -> None:
+        """Uses Pipecat's pacing only with other serializers."""
+        if not self._is_paced_by_twilio:
+            await super()._write_audio_sleep()  # type: ignore[no-untyped-call]
+
+    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
+        """Sends a frame, then waits while Twilio has more than `lead_secs` to play.
+
+        Args:
+            frame: Audio at the transport's rate.
+
+        Returns:
+            Whether it was sent.
+        """
+        sent = await super().write_audio_frame(frame)
+        if not sent or not self._is_paced_by_twilio:
+            return sent
+        if not getattr(frame, "interruptible", True):
+            self._uninterruptible_until = monotonic() + self._unplayed_secs()
+        # After a frame longer than the lead, the next one may be sent at once. Nothing follows the
+        # 2 s of silence at the end of a call, so to wait for those would only prolong the call.
+        frame_secs = len(frame.audio) / (2 * self._params.audio_out_channels * self.sample_rate)
+        # A mixer makes audio all the time. Between utterances that gets no lead, or the next
+        # utterance would have to wait for it.
+        is_background = self._params.audio_out_mixer and type(frame) is OutputAudioRawFrame
+        enough_secs = frame_secs if is_background else max(frame_secs, self._lead_secs)
+        write_timeout_secs = getattr(self._params, "audio_out_write_timeout_secs", inf)
+        max_wait_secs = min(MAX_WAIT_SECS, write_timeout_secs / 2)
+        # Other calls get their turn, and a mixer whose frames are all dropped does not spin.
+        await asyncio.sleep(0.001)
+        await self._wait_until_unplayed(enough_secs, max_wait_secs)
+        return True
+
+    async def _wait_until_unplayed(self, enough_secs: float, max_wait_secs: float = inf) -> None:
+        """Returns when Twilio has no more than this to play, or it has taken too long."""
+        give_up = monotonic() + max_wait_secs
+        # Timers are no more exact than this.
+        while (secs := min(self._unplayed_secs() - enough_secs, give_up - monotonic())) > 0.001:
+            if not self._client.is_connected:  # nobody is left to hear it
+                return
+            timer = asyncio.get_running_loop().call_later(secs, self._wake)
+            try:
+                await self._look_again.wait()
+            finally:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        self._look_again.set()
+        self._look_again.clear()
+
+    async def write_transport_frame(self, frame: Frame) -> None:
+        """Handles a frame from the audio queue; the last one waits until all has been played.
+
+        Args:
+            frame: Any frame.
+        """
+        if isinstance(frame, _LastWordFrame):
+            await self._wait_until_unplayed(PLAYED_SECS)
+        else:
+            await super().write_transport_frame(frame)
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Processes a frame as Pipecat does, and considers what Twilio has yet to play.
+
+        Args:
+            frame: Any frame.
+            direction: Where it is going.
+        """
+        if not isinstance(frame, InterruptionFrame):
+            if isinstance(frame, EndFrame):
+                await super().process_frame(_LastWordFrame(), FrameDirection.DOWNSTREAM)
+            await super().process_frame(frame, direction)
+        elif self._uninterruptible_until > monotonic():
+            # All but what FastAPIWebsocketOutputTransport does: send `clear`.
+            await super(FastAPIWebsocketOutputTransport, self).process_frame(frame, direction)
+        else:
+            await super().process_frame(frame, direction)
+            self._wake()
+            await self._release_held()
+
+    async def push_frame(
+        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
+    ) -> None:
+        """Pushes a frame; the bot has stopped speaking only when the caller has heard the end.
+
+        Until then such a frame is held back. It still comes before the next utterance starts
+        and before the pipeline ends, and an interruption lets it go at once.
+
+        Args:
+            frame: Any frame.
+            direction: Where it is going.
+        """
+        if isinstance(frame, _LastWordFrame):
+            return
+        if isinstance(frame, BotStoppedSpeakingFrame):
+            if isinstance(self._params.serializer, TwilioFrameSerializer):
+                self._params.serializer.speech_ended()
+            early_secs = self._unplayed_secs() - PLAYED_SECS
+            if self._held or early_secs > 0:
+                self._hold(frame, direction, early_secs)
+                return
+        elif isinstance(frame, BotStartedSpeakingFrame | EndFrame | StopFrame | CancelFrame):
+            await self._release_held()
+        await super().push_frame(frame, direction)
+
+    def _hold(self, frame: Frame, direction: FrameDirection, secs: float) -> None:
+        self._held.append((frame, direction))
+        if self._held_timer is None:
+            loop = asyncio.get_running_loop()
+            self._held_timer = loop.call_later(secs, self._release_held_soon)
+
+    def _release_held_soon(self) -> None:
+        self.create_task(self._release_held(), "bot_stopped_speaking")
+
+    async def _release_held(self) -> None:
+        """Pushes the frames that were held back."""
+        if self._held_timer is not None:
+            self._held_timer.cancel()
+            self._held_timer = None
+        while self._held:
+            await super().push_frame(*self._held.popleft())
+
+    async def cleanup(self) -> None:
+        """Releases what the transport holds."""
+        self._held.clear()
+        await self._release_held()
+        await super().cleanup()  # type: ignore[no-untyped-call]
+
+
+class TwilioTransport(FastAPIWebsocketTransport):
+    """Pipecat's `FastAPIWebsocketTransport`, without the gaps when the bot stalls for a moment.
+
+    The arguments and events are Pipecat's. With a serializer other than this package's it does
+    exactly what Pipecat's does.
+
+    Args:
+        websocket: The accepted WebSocket.
+        params: What can be set; `FastAPIWebsocketParams` of Pipecat.
+        input_name: Name of the input processor; None makes one up.
+        output_name: Name of the output processor; None makes one up.
+        lead_secs: How much unplayed audio to keep in Twilio's buffer, from 0 to 60 s, and never
+            less than the output frame being sent. A stall of the event loop up to this long is not
+            heard. Default 0.2: more than a garbage collection or the start of another call takes.
+            It adds no delay. Frames that follow audio through the output are ahead of the caller
+            by as much, except for the end of speech: `BotStoppedSpeakingFrame` comes 20 ms before
+            the caller has heard it, or earlier where the next utterance follows at once.
+            With `audio_out_mixer`, background audio between utterances keeps a lead of one frame,
+            so that it does not delay the next utterance.
+
+    Raises:
+        ValueError: `lead_secs` is out of range, or the connection's origin is not allowed.
+    """
+
+    def __init__(
+        self,
+        websocket: Any,
+        params: FastAPIWebsocketParams,
+        input_name: str | None = None,
+        output_name: str | None = None,
+        *,
+        lead_secs: float = 0.2,
+    ) -> None:
+        check_lead_secs(lead_secs)
+        super().__init__(websocket, params, input_name=input_name, output_name=output_name)
+        self._output = TwilioOutputTransport(
+            self, self._client, self._params, name=self._output_name, lead_secs=lead_secs
+        )

@@ -1,0 +1,44 @@
+"""What the tests of the serializer share: messages as Twilio writes them, and a serializer."""
+
+import base64
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
+
+
+def media(payload: bytes, timestamp_ms: int = 0, **part: Any) -> str:
+    """Returns the message that brings so much mu-law of the caller's."""
+    audio = {
+        "track": "inbound",
+        "timestamp": str(timestamp_ms),
+        "payload": base64.b64encode(payload).decode(),
+    }
+    return json.dumps({"event": "media", "streamSid": STREAM_SID, "media": audio | part})
+
+
+def payload_of(text: Any) -> bytes:
+    """Returns the mu-law of a message to Twilio that has the documented keys and no others."""
+    message = json.loads(text)
+    payload = message["media"]["payload"]
+    assert message == {"event": "media", "streamSid": STREAM_SID, "media": {"payload": payload}}
+    return base64.b64decode(payload, validate=True)
+
+
+def speech(samples: int, seed: int = 1) -> bytes:
+    """Returns 16-bit noise of about the loudness of speech."""
+    return np.random.default_rng(seed).integers(-9000, 9000, samples).astype("<i2").tobytes()
+
+
+async def ready(rate: int = 16000, **params: Any) -> Any:
+    """Returns a serializer without hang-up, set up for a pipeline input at `rate`."""
+    # Imported here, so that the fuzzer can do so in its own way.
+    from pipecat_twilio import TwilioFrameSerializer
+
+    input_params = TwilioFrameSerializer.InputParams(auto_hang_up=False, **params)
+    serializer = TwilioFrameSerializer(STREAM_SID, params=input_params)
+    await serializer.setup(SimpleNamespace(audio_in_sample_rate=rate))
+    return serializer

@@ -1,0 +1,404 @@
+"""Standing in for Pipecat's classes where Pipecat's own code looks for them."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import aiohttp
+import pipecat.audio.utils as audio_utils
+import pipecat.serializers.telnyx as telnyx_module
+import pipecat.serializers.twilio as serializer_module
+import pipecat.transports.base_output as output_module
+import pipecat.transports.websocket.fastapi as transport_module
+import pytest
+from pipecat.audio.resamplers.base_audio_resampler import BaseAudioResampler
+from pipecat.audio.resamplers.soxr_stream_resampler import SOXRStreamAudioResampler
+from pipecat.frames.frames import CancelFrame
+from pipecat.processors.audio.audio_buffer_processor import AudioBufferProcessor
+from pipecat.runner.types import WebSocketRunnerArguments
+from pipecat.runner.utils import create_transport
+from pipecat.serializers.telnyx import TelnyxFrameSerializer
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
+from starlette.websockets import WebSocketState
+
+from pipecat_twilio import (
+    SincStreamResampler,
+    TwilioFrameSerializer,
+    TwilioTransport,
+    install,
+    uninstall,
+)
+
+PLACES = {
+    "serializer": (serializer_module, "TwilioFrameSerializer"),
+    "transport": (transport_module, "FastAPIWebsocketTransport"),
+    "resampler": (audio_utils, "create_stream_resampler"),
+}
+PIPECATS = {what: getattr(*place) for what, place in PLACES.items()}
+
+
+def in_place() -> dict[str, Any]:
+    return {what: getattr(*place) for what, place in PLACES.items()}
+
+
+@pytest.fixture(autouse=True)
+def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC1")
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "token")
+    monkeypatch.setenv("TELNYX_API_KEY", "key")
+    for name in ("TWILIO_API_KEY", "TWILIO_API_SECRET", "TWILIO_REGION", "TWILIO_EDGE"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    uninstall()
+    assert in_place() == PIPECATS
+
+
+class Socket:
+    """What the runner reads a call's first messages from."""
+
+    headers: dict[str, str] = {}  # noqa: RUF012
+    client_state = application_state = WebSocketState.CONNECTED
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self._messages = [json.dumps(message) for message in messages]
+
+    async def receive_text(self) -> str:
+        return self._messages.pop(0)
+
+    async def iter_text(self) -> Any:
+        while self._messages:
+            yield self._messages.pop(0)
+
+
+TWILIOS_FIRST = (
+    {"event": "connected", "protocol": "Call", "version": "1.0.0"},
+    {
+        "event": "start",
+        "sequenceNumber": "1",
+        "streamSid": "MZ1",
+        "start": {
+            "streamSid": "MZ1",
+            "accountSid": "AC1",
+            "callSid": "CA1",
+            "tracks": ["inbound"],
+            "customParameters": {},
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+        },
+    },
+)
+TELNYXS_FIRST = (
+    {"event": "connected", "version": "1.0.0"},
+    {
+        "event": "start",
+        "stream_id": "S1",
+        "start": {"call_control_id": "C1", "media_format": {"encoding": "PCMU"}},
+    },
+)
+
+
+def answered(*first: dict[str, Any]) -> Any:
+    """Returns the transport that Pipecat's runner makes for a call."""
+    arguments = WebSocketRunnerArguments(websocket=Socket(*first or TWILIOS_FIRST))  # type: ignore[arg-type]
+    params = dict.fromkeys(("twilio", "telnyx"), FastAPIWebsocketParams)
+    return asyncio.run(create_transport(arguments, params))
+
+
+def serializer_of(transport: Any) -> Any:
+    return transport.output()._params.serializer
+
+
+class TestInstalled:
+    def test_a_call_on_the_development_runner_gets_all_three(self) -> None:
+        install()
+        transport = answered()
+        assert type(transport) is TwilioTransport
+        assert type(serializer_of(transport)) is TwilioFrameSerializer
+        assert serializer_of(transport)._stream_sid == "MZ1"
+        assert serializer_of(transport)._call_sid == "CA1"
+        assert type(output_module.create_stream_resampler()) is SincStreamResampler
+
+    def test_without_it_a_call_gets_pipecats(self) -> None:
+        transport = answered()
+        assert type(transport) is PIPECATS["transport"]
+        assert type(serializer_of(transport)) is PIPECATS["serializer"]
+        assert type(output_module.create_stream_resampler()) is SOXRStreamAudioResampler
+
+    def test_calls_of_other_providers_get_our_transport_and_their_serializer(self) -> None:
+        install()
+        transport = answered(*TELNYXS_FIRST)
+        assert type(transport) is TwilioTransport
+        assert type(serializer_of(transport)) is TelnyxFrameSerializer
+
+    def test_whatever_makes_stream_resamplers_makes_ours(self) -> None:
+        install()
+        assert type(AudioBufferProcessor()._input_resampler) is SincStreamResampler
+        telnyx = TelnyxFrameSerializer("S1", "PCMU", "PCMU", call_control_id="C", api_key="K")
+        assert type(telnyx._input_resampler) is SincStreamResampler
+
+    def test_the_factory_takes_what_pipecats_takes(self) -> None:
+        install()
+        resampler = audio_utils.create_stream_resampler(quality="QQ", clear_after_secs=None)
+        assert type(resampler) is SincStreamResampler
+
+    def test_every_module_that_had_imported_the_factory_has_ours(self) -> None:
+        def having(value: Any) -> set[str]:
+            return {n for n, m in sys.modules.items() if any(v is value for v in vars(m).values())}
+
+        before = having(PIPECATS["resampler"])
+        assert {"pipecat.audio.utils", "pipecat.transports.base_output"} <= before
+        install()
+        assert having(PIPECATS["resampler"]) == set()
+        assert having(audio_utils.create_stream_resampler) > before
+
+    def test_a_bots_own_module_keeps_the_classes_and_gets_the_factory(self, monkeypatch) -> None:
+        bot = ModuleType("a_bot")
+        monkeypatch.setitem(sys.modules, "a_bot", bot)
+        for module, name in PLACES.values():
+            setattr(bot, name, getattr(module, name))
+        install()
+        assert bot.TwilioFrameSerializer is PIPECATS["serializer"]
+        assert bot.FastAPIWebsocketTransport is PIPECATS["transport"]
+        assert type(bot.create_stream_resampler()) is SincStreamResampler
+        uninstall()
+        assert bot.create_stream_resampler is PIPECATS["resampler"]
+
+    @pytest.mark.parametrize("left_out", PLACES)
+    def test_each_can_be_left_out(self, left_out: str) -> None:
+        install(**{left_out: False})
+        same = {what for what, value in in_place().items() if value is PIPECATS[what]}
+        assert same == {left_out}
+
+    def test_who_derives_from_pipecats_transport_goes_on_working(self) -> None:
+        class Derived(transport_module.FastAPIWebsocketTransport):
+            pass
+
+        install()
+
+        class DerivedLater(transport_module.FastAPIWebsocketTransport):
+            pass
+
+        for kind in (Derived, DerivedLater):
+            transport = kind(Socket(), FastAPIWebsocketParams(), output_name="out")
+            assert transport.output().name == "out"
+            assert isinstance(transport, PIPECATS["transport"])
+        assert isinstance(transport, TwilioTransport)
+
+
+class TestDefaults:
+    def test_they_are_what_the_runner_does_not_pass(self) -> None:
+        params = TwilioFrameSerializer.InputParams(auto_hang_up=False, hang_up_timeout_secs=9)
+        install(params=params, lead_secs=0.5)
+        transport = answered()
+        assert isinstance(serializer_of(transport), TwilioFrameSerializer)
+        assert serializer_of(transport)._params == params
+        assert isinstance(transport, TwilioTransport)
+        assert transport.output()._lead_secs == 0.5
+
+    @pytest.mark.parametrize(
+        ("defaults", "root"),
+        [
+            ({"region": "ie1", "edge": "dublin"}, "https://api.dublin.ie1.twilio.com/"),
+            ({"base_url": "https://example.com"}, "https://example.com/"),
+        ],
+    )
+    async def test_calls_are_ended_where_they_say(self, monkeypatch, defaults, root) -> None:
+        asked: list[str] = []
+
+        class Session:
+            def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+            async def __aenter__(self) -> Any:
+                return self
+
+            async def __aexit__(self, *args: object) -> None: ...
+
+            def post(self, url: Any, **kwargs: Any) -> Any:
+                asked.append(str(url))
+                raise aiohttp.ClientConnectionError
+
+        monkeypatch.setattr(aiohttp, "ClientSession", Session)
+        install(**defaults, params=TwilioFrameSerializer.InputParams(hang_up_timeout_secs=0.1))
+        serializer = serializer_module.TwilioFrameSerializer(
+            "MZ1", "CA1", "AC1", "token", region="", edge="", base_url=""
+        )
+        await serializer.serialize(CancelFrame())
+        assert asked
+        assert asked[0].startswith(root)
+
+    def test_what_is_passed_goes_before_them(self) -> None:
+        install(
+            params=TwilioFrameSerializer.InputParams(auto_hang_up=False),
+            lead_secs=0.5,
+            region="ie1",
+        )
+        own = serializer_module.TwilioFrameSerializer.InputParams(
+            auto_hang_up=False, sample_rate=12345
+        )
+        assert serializer_module.TwilioFrameSerializer("MZ1", params=own)._params is own
+        transport = transport_module.FastAPIWebsocketTransport(
+            Socket(), FastAPIWebsocketParams(), lead_secs=0
+        )
+        assert transport.output()._lead_secs == 0
+
+    def test_each_call_has_its_own_copy_of_the_params(self) -> None:
+        install(params=TwilioFrameSerializer.InputParams(sample_rate=12345))
+        first, second = serializer_of(answered()), serializer_of(answered())
+        first._params.auto_hang_up = False  # as public bots do, for one call
+        assert second._params.auto_hang_up
+        assert second._params.sample_rate == 12345
+
+    def test_new_ones_take_the_place_of_those_before(self) -> None:
+        for rate in (11111, 22222):
+            install(params=TwilioFrameSerializer.InputParams(sample_rate=rate))
+            assert serializer_of(answered())._params.sample_rate == rate
+        install()
+        assert in_place()["serializer"] is TwilioFrameSerializer
+
+    def test_a_lead_out_of_range_is_refused_before_anything_is_changed(self) -> None:
+        with pytest.raises(ValueError, match=r"lead_secs .* 61"):
+            install(lead_secs=61)
+        assert in_place() == PIPECATS
+
+
+class TestRepeating:
+    def test_one_line_says_what_was_replaced_where(self, log: list[str]) -> None:
+        install()
+        assert [line.split()[0] for line in log] == ["INFO"]
+        for module, name in PLACES.values():
+            assert name in log[0]
+            assert module.__name__ in log[0]
+        assert output_module.__name__ in log[0]
+        assert telnyx_module.__name__ in log[0]
+
+    @pytest.mark.parametrize("arguments", [{}, {"lead_secs": 1.0, "region": "ie1"}])
+    def test_it_changes_nothing_and_says_nothing(self, log: list[str], arguments) -> None:
+        install(**arguments)
+        before = in_place()
+        install(**arguments)
+        assert in_place() == before
+        assert len(log) == 1
+
+    def test_what_is_left_out_the_second_time_is_pipecats_again(self) -> None:
+        install()
+        install(transport=False)
+        assert in_place()["transport"] is PIPECATS["transport"]
+        assert in_place()["serializer"] is TwilioFrameSerializer
+
+    def test_uninstall_puts_pipecats_back_and_says_so_once(self, log: list[str]) -> None:
+        install(lead_secs=1)
+        uninstall()
+        assert in_place() == PIPECATS
+        assert output_module.create_stream_resampler is PIPECATS["resampler"]
+        uninstall()
+        assert [line.split()[0] for line in log] == ["INFO", "INFO"]
+
+    def test_uninstall_alone_does_nothing(self, log: list[str]) -> None:
+        uninstall()
+        assert in_place() == PIPECATS
+        assert log == []
+
+    def test_uninstall_reaches_modules_that_were_imported_since(self, monkeypatch) -> None:
+        install(lead_secs=1)
+        late = ModuleType("pipecat.late")
+        monkeypatch.setitem(sys.modules, "pipecat.late", late)
+        for module, name in PLACES.values():
+            setattr(late, name, getattr(module, name))
+        uninstall()
+        assert {what: getattr(late, name) for what, (_, name) in PLACES.items()} == PIPECATS
+
+    def test_uninstall_leaves_a_bot_that_imports_ours_alone(self, monkeypatch) -> None:
+        bot = ModuleType("a_bot")
+        monkeypatch.setitem(sys.modules, "a_bot", bot)
+        bot.TwilioFrameSerializer = TwilioFrameSerializer
+        install()
+        uninstall()
+        assert bot.TwilioFrameSerializer is TwilioFrameSerializer
+
+
+class FromTheFuture:
+    def __init__(self, stream_sid: str, *, codec: str = "opus") -> None: ...
+
+
+class TestAnotherPipecat:
+    """One whose code calls one of the three in a new way is refused, and left alone."""
+
+    @pytest.mark.parametrize("what", PLACES)
+    @pytest.mark.parametrize("installed", [False, True])
+    def test_it_is_refused_and_left_alone(self, what: str, installed: bool) -> None:
+        if installed:
+            install()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*PLACES[what], FromTheFuture)
+            before = in_place()
+            with pytest.raises(RuntimeError, match=r"pipecat-ai .*FromTheFuture.* does not know"):
+                install(lead_secs=1)
+            assert in_place() == before
+
+    @pytest.mark.parametrize("what", PLACES)
+    def test_what_is_not_wanted_is_not_looked_at(self, what: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*PLACES[what], FromTheFuture)
+            install(**{what: False})
+            assert in_place()[what] is FromTheFuture
+
+    def test_a_resampler_with_a_method_that_ours_lacks_is_refused(self, monkeypatch) -> None:
+        async def resample_stereo(self: Any, audio: bytes) -> bytes:
+            return audio
+
+        monkeypatch.setattr(BaseAudioResampler, "resample_stereo", resample_stereo, raising=False)
+        with pytest.raises(RuntimeError, match="create_stream_resampler"):
+            install()
+        assert in_place() == PIPECATS
+
+    def test_a_resampler_that_is_called_in_another_way_is_refused(self, monkeypatch) -> None:
+        async def resample(self: Any, audio: bytes, rates: tuple[int, int]) -> bytes:
+            return audio
+
+        monkeypatch.setattr(BaseAudioResampler, "resample", resample)
+        with pytest.raises(RuntimeError, match="create_stream_resampler"):
+            install()
+        assert in_place() == PIPECATS
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import pipecat.runner.utils, pipecat.services.tts_service; install()",
+        "install(); import pipecat.runner.utils, pipecat.services.tts_service",
+    ],
+)
+def test_whichever_was_imported_first_pipecat_uses_ours(imports: str) -> None:
+    program = f"""
+from pipecat_twilio import install
+{imports}
+import pipecat_twilio, pipecat.transports.websocket.fastapi, pipecat.serializers.twilio
+assert pipecat.serializers.twilio.TwilioFrameSerializer is pipecat_twilio.TwilioFrameSerializer
+transport = pipecat.transports.websocket.fastapi.FastAPIWebsocketTransport
+assert transport is pipecat_twilio.TwilioTransport
+resampler = pipecat.services.tts_service.create_stream_resampler()
+assert type(resampler) is pipecat_twilio.SincStreamResampler
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"params": 5}, TypeError),
+        ({"base_url": "ftp://example.com"}, ValueError),
+        ({"region": "evil.com/"}, ValueError),
+        ({"lead_secs": "soon"}, ValueError),
+    ],
+)
+def test_what_no_call_could_be_made_with_is_refused_before_anything_is_changed(
+    arguments, error
+) -> None:
+    before = serializer_module.TwilioFrameSerializer
+    (name,) = arguments
+    with pytest.raises(error, match=name):
+        install(**arguments)
+    assert serializer_module.TwilioFrameSerializer is before

@@ -1,0 +1,762 @@
+"""What public bots, providers and frameworks do to Pipecat's class, one test a pattern.
+
+Each runs on Pipecat's own class first, where that has the behaviour, and then on ours.
+"""
+
+import asyncio
+import inspect
+import json
+import tracemalloc
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, patch
+
+import numpy as np
+import pytest
+from aiohttp import web
+from pipecat.audio.utils import create_stream_resampler
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    OutputAudioRawFrame,
+    OutputTransportMessageFrame,
+    OutputTransportMessageUrgentFrame,
+)
+from pipecat.serializers.base_serializer import FrameSerializer
+from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
+from streams import STREAM_SID, media, payload_of, ready, speech
+
+from pipecat_twilio import (
+    MarkFrame,
+    SincResampler,
+    SincStreamResampler,
+    TwilioFrameSerializer,
+    ulaw,
+)
+
+CALL_SID, OTHER_CALL_SID, ACCOUNT_SID = "CA" + "1" * 32, "CA" + "3" * 32, "AC" + "2" * 32
+TOKEN = {"call_sid": CALL_SID, "account_sid": ACCOUNT_SID, "auth_token": "token"}
+START = {
+    "event": "start",
+    "streamSid": STREAM_SID,
+    "start": {"streamSid": STREAM_SID, "callSid": CALL_SID, "accountSid": ACCOUNT_SID},
+}
+STOP = {"event": "stop", "streamSid": STREAM_SID, "stop": {"callSid": CALL_SID}}
+
+# The newest aiohttp warns of what Pipecat's own class does.
+pytestmark = pytest.mark.filterwarnings("ignore:.*(BasicAuth|'auth').*:DeprecationWarning")
+
+both = pytest.mark.parametrize("serializer_class", [PipecatSerializer, TwilioFrameSerializer])
+
+
+class Api:
+    """A loopback stand-in for the REST API, which counts what it was asked to end."""
+
+    def __init__(self) -> None:
+        self.ended: Counter[str] = Counter()
+        self.logins: set[str] = set()
+        self.base_url = ""
+
+    async def update(self, request: web.Request) -> web.Response:
+        self.ended[request.path] += 1
+        self.logins.add(request.headers["Authorization"])
+        return web.json_response({"status": "completed"})
+
+
+@pytest.fixture
+async def api():
+    api = Api()
+    app = web.Application()
+    app.router.add_post("/{path:.*}", api.update)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    api.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield api
+    await runner.cleanup()
+
+
+def path_of(call_sid: str, account_sid: str = ACCOUNT_SID) -> str:
+    return f"/2010-04-01/Accounts/{account_sid}/Calls/{call_sid}.json"
+
+
+def quiet(serializer_class: type, **arguments: Any) -> Any:
+    params = serializer_class.InputParams(auto_hang_up=False)
+    return serializer_class(STREAM_SID, params=params, **arguments)
+
+
+class TestWhatIsNeededAtHangUp:
+    """It may be assigned at any time, and is read when the call is ended."""
+
+    @both
+    async def test_the_call_sid_may_come_with_the_start_message(
+        self, serializer_class, api
+    ) -> None:
+        serializer = serializer_class(
+            "pending", **{**TOKEN, "call_sid": "pending"}, base_url=api.base_url
+        )
+        serializer._stream_sid, serializer._call_sid = STREAM_SID, CALL_SID
+        await serializer.serialize(EndFrame())
+        assert api.ended == {path_of(CALL_SID): 1}
+
+    @both
+    async def test_so_may_all_else(self, serializer_class, api) -> None:
+        serializer = quiet(serializer_class)
+        serializer._account_sid = "AC" + "4" * 32
+        serializer._call_sid = CALL_SID
+        serializer._auth_token = "another"
+        serializer._base_url = api.base_url
+        serializer._params.auto_hang_up = True
+        await serializer.serialize(CancelFrame())
+        assert api.ended == {path_of(CALL_SID, "AC" + "4" * 32): 1}
+
+    @pytest.mark.parametrize(
+        "serializer_class",
+        [PipecatSerializer] * ("api_key_sid" in inspect.signature(PipecatSerializer).parameters)
+        + [TwilioFrameSerializer],
+    )
+    async def test_an_api_key_may_take_the_place_of_a_token(self, serializer_class, api) -> None:
+        serializer = serializer_class(STREAM_SID, **TOKEN, base_url=api.base_url)
+        serializer._auth_token = None
+        serializer._api_key_sid, serializer._api_key_secret = "SK1", "secret"
+        await serializer.serialize(EndFrame())
+        assert api.logins == {"Basic U0sxOnNlY3JldA=="}
+
+    async def test_region_and_edge_make_the_address(self) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
+        serializer._region, serializer._edge = "ie1", "dublin"
+        assert serializer._call_resource().url == (
+            "https://api.dublin.ie1.twilio.com" + path_of(CALL_SID)
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("_call_sid", "CA1/../x"),
+            ("_call_sid", None),
+            ("_call_sid", 5),
+            ("_account_sid", ""),
+            ("_auth_token", None),
+            ("_region", "ie1"),
+            ("_base_url", "ftp://example.com"),
+        ],
+    )
+    async def test_what_would_have_been_refused_is_an_error_in_the_log_and_no_request(
+        self, name: str, value: Any, log: list[str]
+    ) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
+        setattr(serializer, name, value)
+        with patch("pipecat_twilio.twilio.hangup.hang_up", AsyncMock()) as request:
+            assert await serializer.serialize(EndFrame()) is None
+        request.assert_not_awaited()
+        errors = [line for line in log if line.startswith("ERROR")]
+        assert len(errors) == 1
+        assert "left the call open" in errors[0]
+        assert name[1:] in errors[0]
+        assert "token" not in errors[0].replace("auth_token", "").replace("AUTH_TOKEN", "")
+
+    @both
+    @pytest.mark.parametrize("attempted", [True, False])
+    async def test_whoever_ended_the_call_can_say_so(
+        self, serializer_class, attempted: bool, api
+    ) -> None:
+        serializer = serializer_class(STREAM_SID, **TOKEN, base_url=api.base_url)
+        serializer._hangup_attempted = attempted
+        await serializer.serialize(EndFrame())
+        assert api.ended.total() == (not attempted)
+
+    @both
+    async def test_auto_hang_up_may_be_switched_off_later(self, serializer_class, api) -> None:
+        serializer = serializer_class(STREAM_SID, **TOKEN, base_url=api.base_url)
+        serializer._params.auto_hang_up = False
+        await serializer.serialize(EndFrame())
+        assert not api.ended
+
+    @both
+    async def test_whole_params_may_be_replaced(self, serializer_class, api) -> None:
+        serializer = serializer_class(STREAM_SID, **TOKEN, base_url=api.base_url)
+        serializer._params = serializer_class.InputParams(auto_hang_up=False)
+        await serializer.serialize(EndFrame())
+        assert not api.ended
+
+    @both
+    async def test_hang_up_may_be_called_by_name(self, serializer_class, api) -> None:
+        serializer = quiet(serializer_class, **TOKEN, base_url=api.base_url)
+        await serializer._hang_up_call()
+        assert api.ended == {path_of(CALL_SID): 1}
+
+    @both
+    async def test_hang_up_may_be_replaced_on_class_and_object(self, serializer_class) -> None:
+        with patch.object(serializer_class, "_hang_up_call", AsyncMock()) as hang_up:
+            await serializer_class(STREAM_SID, **TOKEN).serialize(EndFrame())
+        hang_up.assert_awaited_once()
+        serializer = serializer_class(STREAM_SID, **TOKEN)
+        serializer._hang_up_call = hang_up = AsyncMock()
+        await serializer.serialize(EndFrame())
+        hang_up.assert_awaited_once()
+
+    def test_what_is_missing_is_named_with_the_way_out(self) -> None:
+        with pytest.raises(ValueError, match="auto_hang_up") as error:
+            TwilioFrameSerializer(STREAM_SID)
+        for word in ("call_sid", "account_sid", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"):
+            assert word in str(error.value)
+        assert "InputParams(auto_hang_up=False)" in str(error.value)
+
+
+class TestRatesAndResamplers:
+    """The private names that decide what the audio becomes."""
+
+    @both
+    async def test_all_private_names_are_there(self, serializer_class) -> None:
+        serializer = quiet(serializer_class, **TOKEN, region="ie1", edge="dublin")
+        await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
+        assert serializer._stream_sid == STREAM_SID
+        assert serializer._call_sid == CALL_SID
+        assert serializer._account_sid == ACCOUNT_SID
+        assert serializer._auth_token == "token"
+        assert (serializer._region, serializer._edge) == ("ie1", "dublin")
+        assert serializer._base_url is None
+        assert serializer._twilio_sample_rate == 8000
+        assert serializer._sample_rate == 16000
+        assert serializer._hangup_attempted is False
+        assert serializer._params.auto_hang_up is False
+        for resampler in (serializer._input_resampler, serializer._output_resampler):
+            assert len(await resampler.resample(bytes(320), 8000, 8000)) == 320
+
+    async def test_every_private_name_of_pipecats_is_ours(self) -> None:
+        theirs = PipecatSerializer(STREAM_SID, **TOKEN)
+        ours = TwilioFrameSerializer(STREAM_SID, **TOKEN)
+        for name in vars(theirs):
+            assert hasattr(ours, name), name
+            setattr(ours, name, getattr(ours, name))
+
+    @both
+    async def test_a_sample_rate_assigned_instead_of_setup_is_that_of_the_frames(
+        self, serializer_class
+    ) -> None:
+        serializer = quiet(serializer_class)
+        serializer._sample_rate = 24000
+        frames = [await serializer.deserialize(media(bytes(800), 100 * i)) for i in range(5)]
+        frame = [frame for frame in frames if frame is not None][-1]
+        assert frame.sample_rate == 24000
+
+    async def test_and_their_audio_really_is_at_it(self) -> None:
+        serializer = await ready(16000)
+        codes = ulaw.encode(speech(160))
+        await serializer.deserialize(media(codes, 0))
+        serializer._sample_rate = 24000
+        frame = await serializer.deserialize(media(codes, 20))
+        assert frame.sample_rate == 24000
+        # 4 ms of the old rate's tail come first where the resampler cannot know that it is over.
+        assert frame.audio.endswith(SincResampler(8000, 24000).process(ulaw.decode(codes)))
+        assert frame.num_frames == 480
+
+    @pytest.mark.parametrize("rate", ["fast", None, -1, 10**400, 1.5])
+    async def test_a_sample_rate_that_cannot_be_is_a_warning(self, rate, log: list[str]) -> None:
+        serializer = await ready(16000)
+        serializer._sample_rate = rate
+        assert await serializer.deserialize(media(bytes(160))) is None
+        assert log[0].startswith("WARNING")
+
+    @both
+    async def test_a_twilio_sample_rate_assigned_is_used(self, serializer_class) -> None:
+        serializer = quiet(serializer_class)
+        serializer._twilio_sample_rate = serializer._sample_rate = 16000
+        frame = await serializer.deserialize(media(bytes(320)))
+        assert (frame.sample_rate, frame.num_frames) == (16000, 320)
+        text = await serializer.serialize(OutputAudioRawFrame(bytes(640), 16000, 1))
+        assert len(payload_of(text)) == 320
+
+    @both
+    async def test_so_is_one_of_the_params(self, serializer_class) -> None:
+        params = serializer_class.InputParams(auto_hang_up=False, twilio_sample_rate=16000)
+        serializer = serializer_class(STREAM_SID, params=params)
+        text = await serializer.serialize(OutputAudioRawFrame(bytes(640), 16000, 1))
+        assert len(payload_of(text)) == 320
+
+    @both
+    async def test_a_resampler_assigned_is_used(self, serializer_class) -> None:
+        rates: list[tuple[int, int]] = []
+
+        class Doubling:
+            async def resample(self, audio: bytes, in_rate: int, out_rate: int) -> bytes:
+                rates.append((in_rate, out_rate))
+                return np.repeat(np.frombuffer(audio, "<i2"), 2).tobytes()
+
+        serializer = quiet(serializer_class)
+        serializer._sample_rate = 16000
+        serializer._input_resampler = serializer._output_resampler = Doubling()
+        frame = await serializer.deserialize(media(ulaw.encode(speech(160))))
+        samples = np.frombuffer(frame.audio, "<i2")
+        np.testing.assert_array_equal(samples[::2], samples[1::2])
+        text = await serializer.serialize(OutputAudioRawFrame(bytes(160), 4000, 1))
+        assert len(payload_of(text)) == 160
+        assert rates == [(8000, 16000), (4000, 8000)]
+        assert json.loads(await serializer.serialize(InterruptionFrame()))["event"] == "clear"
+
+    @both
+    async def test_pipecats_own_stream_resampler_may_be_assigned(self, serializer_class) -> None:
+        serializer = quiet(serializer_class)
+        serializer._output_resampler = create_stream_resampler(clear_after_secs=None)
+        sent = [
+            await serializer.serialize(OutputAudioRawFrame(bytes(1600), 16000, 1))
+            for _ in range(20)
+        ]
+        assert any(sent)
+
+    async def test_a_resampler_that_fails_costs_a_frame_and_a_warning(self, log) -> None:
+        serializer = await ready()
+        serializer._input_resampler = serializer._output_resampler = AsyncMock()
+        serializer._input_resampler.resample.side_effect = RuntimeError("out of order")
+        assert await serializer.deserialize(media(bytes(160))) is None
+        assert await serializer.serialize(OutputAudioRawFrame(bytes(320), 16000, 1)) is None
+        assert [line.startswith("WARNING") and "out of order" in line for line in log] == [True] * 2
+
+    async def test_an_interruption_gets_through_whatever_the_resamplers_reset_does(self) -> None:
+        class Odd:
+            resample = AsyncMock(return_value=b"")
+
+            def reset(self) -> None:
+                """Is no coroutine function."""
+
+        serializer = await ready()
+        serializer._output_resampler = Odd()
+        text = await serializer.serialize(InterruptionFrame())
+        assert json.loads(text)["event"] == "clear"
+        assert serializer.call_report.interruptions == 1
+
+    async def test_a_subclass_of_our_resampler_is_asked_as_pipecat_asks(self) -> None:
+        class Silent(SincStreamResampler):
+            async def resample(self, audio: bytes, in_rate: int, out_rate: int) -> bytes:
+                return bytes(len(await super().resample(audio, in_rate, out_rate)))
+
+        serializer = await ready()
+        serializer._input_resampler = serializer._output_resampler = Silent()
+        frame = await serializer.deserialize(media(ulaw.encode(speech(160))))
+        assert frame.audio == bytes(640)
+        text = await serializer.serialize(OutputAudioRawFrame(speech(320), 16000, 1))
+        assert payload_of(text) == b"\xff" * 160
+
+
+class SkipsTheConstructor(TwilioFrameSerializer):
+    """Sets what it has itself, as one public provider does."""
+
+    def __init__(self, stream_sid: str) -> None:
+        FrameSerializer.__init__(self, self.InputParams())
+        self._stream_sid = stream_sid
+
+
+class SkipsEveryConstructor(TwilioFrameSerializer):
+    """Sets nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class TestSubclasses:
+    """What inherits from the class, and how."""
+
+    @pytest.mark.parametrize(
+        "made", [lambda: SkipsTheConstructor(STREAM_SID), SkipsEveryConstructor]
+    )
+    async def test_a_subclass_may_skip_the_constructor(self, made, log: list[str]) -> None:
+        serializer = made()
+        assert await serializer.deserialize("{") is None
+        assert await serializer.deserialize(json.dumps(START)) is None
+        await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
+        frame = await serializer.deserialize(media(bytes(160)))
+        assert (frame.sample_rate, frame.num_frames) == (16000, 320)
+        assert (
+            len(payload_of(await serializer.serialize(OutputAudioRawFrame(bytes(640), 16000, 1))))
+            == 160
+        )
+        clear = {"event": "clear", "streamSid": STREAM_SID}
+        assert json.loads(await serializer.serialize(InterruptionFrame())) == clear
+        assert await serializer.serialize(EndFrame()) is None
+        # "{", no credentials, and the report.
+        assert [line.split()[0] for line in log] == ["WARNING", "ERROR", "INFO"]
+
+    def test_one_that_skips_it_has_params_that_can_be_changed(self) -> None:
+        serializer = SkipsEveryConstructor()
+        assert serializer._params.auto_hang_up
+        serializer._params.auto_hang_up = False
+
+    async def test_a_subclass_may_end_the_stream_by_a_frame_of_its_own(self) -> None:
+        class EndsOnStop(TwilioFrameSerializer):
+            async def deserialize(self, data):
+                if json.loads(data).get("event") == "stop":
+                    return EndFrame()
+                return await super().deserialize(data)
+
+        serializer = EndsOnStop(STREAM_SID, **TOKEN)
+        assert isinstance(await serializer.deserialize(json.dumps(STOP)), EndFrame)
+
+    async def test_a_subclass_may_have_params_of_its_own(self) -> None:
+        class Params(PipecatSerializer.InputParams):
+            greeting: str = "hello"
+
+        class WithParams(TwilioFrameSerializer):
+            InputParams = Params
+
+        serializer = WithParams(STREAM_SID, params=Params(auto_hang_up=False, sample_rate=24000))
+        await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
+        assert (await serializer.deserialize(media(bytes(160)))).sample_rate == 24000
+
+    async def test_params_may_be_any_object(self) -> None:
+        class OnTheClass:
+            auto_hang_up = False
+            resampler_clear_after_secs = None
+
+            @property
+            def sample_rate(self) -> int:
+                return 24000
+
+        class Slots:
+            __slots__ = ("auto_hang_up",)
+
+        slots = Slots()
+        slots.auto_hang_up = False
+        for params, rate in ((OnTheClass(), 24000), (slots, 16000)):
+            serializer = TwilioFrameSerializer(STREAM_SID, params=params)
+            await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
+            assert (await serializer.deserialize(media(bytes(160)))).sample_rate == rate
+            assert await serializer.serialize(EndFrame()) is None
+
+    async def test_base_params_without_any_of_twilios_fields_will_do(self) -> None:
+        serializer = TwilioFrameSerializer(
+            STREAM_SID, **TOKEN, params=FrameSerializer.InputParams()
+        )
+        await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
+        assert (await serializer.deserialize(media(bytes(160)))).num_frames == 320
+        with patch.object(serializer, "_hang_up_call", AsyncMock()) as hang_up:
+            await serializer.serialize(EndFrame())
+        hang_up.assert_awaited_once()
+
+
+class TestTracks:
+    """Whose audio a message brings."""
+
+    @pytest.mark.parametrize("track", ["inbound", "inbound_track", "", None, "both", 1])
+    async def test_everything_but_the_bots_own_is_the_caller(self, track) -> None:
+        frame = await (await ready()).deserialize(media(bytes(160), track=track))
+        assert isinstance(frame, InputAudioRawFrame)
+
+    @pytest.mark.parametrize("track", ["outbound", "outbound_track"])
+    async def test_the_bots_own_is_not(self, track: str) -> None:
+        assert await (await ready()).deserialize(media(bytes(160), track=track)) is None
+
+
+class TestSamplesCutByAFramesEnd:
+    """Audio in pieces of any size is heard as the whole."""
+
+    TONE = np.rint(9000 * np.sin(2 * np.pi * 300 * np.arange(8000) / 8000)).astype("<i2").tobytes()
+
+    @pytest.mark.parametrize("rate", [8000, 16000, 24000])
+    @pytest.mark.parametrize("channels", [1, 2])
+    async def test_pieces_of_641_bytes_give_the_codes_of_the_whole(self, rate, channels) -> None:
+        t = np.arange(rate) / rate
+        tone = np.rint(9000 * np.sin(2 * np.pi * 300 * t)).astype("<i2")
+        audio = np.repeat(tone, channels).tobytes()
+        serializer = await ready()
+        sent = b""
+        for i in range(0, len(audio), 641):
+            text = await serializer.serialize(
+                OutputAudioRawFrame(audio[i : i + 641], rate, channels)
+            )
+            sent += payload_of(text) if text else b""
+        assert sent == ulaw.encode(SincResampler(rate, 8000).process(tone.tobytes()))
+
+    @pytest.mark.parametrize("event", ["interruption", "pause", "rate", "channels"])
+    async def test_the_odd_byte_is_forgotten_where_the_audio_after_it_is_another(
+        self, event: str, monkeypatch
+    ) -> None:
+        now = 100.0
+        monkeypatch.setattr("pipecat_twilio.serializer.monotonic", lambda: now)
+        serializer = await ready()
+        await serializer.serialize(OutputAudioRawFrame(self.TONE[:641], 8000, 1))
+        rate, channels = 8000, 1
+        if event == "interruption":
+            await serializer.serialize(InterruptionFrame())
+        elif event == "pause":
+            now += 0.21
+        elif event == "rate":
+            rate = 16000
+        else:
+            channels = 2
+        audio = np.repeat(np.frombuffer(self.TONE[:1280], "<i2"), channels).tobytes()
+        payload = payload_of(await serializer.serialize(OutputAudioRawFrame(audio, rate, channels)))
+        mono = SincResampler(rate, 8000).process(self.TONE[:1280])
+        assert payload == ulaw.encode(mono)
+
+    async def test_a_stall_that_is_no_pause_keeps_it(self, monkeypatch) -> None:
+        now = 100.0
+        monkeypatch.setattr("pipecat_twilio.serializer.monotonic", lambda: now)
+        serializer = await ready()
+        first = await serializer.serialize(OutputAudioRawFrame(self.TONE[:641], 8000, 1))
+        now += 0.19
+        second = await serializer.serialize(OutputAudioRawFrame(self.TONE[641:1280], 8000, 1))
+        assert payload_of(first) + payload_of(second) == ulaw.encode(self.TONE[:1280])
+
+
+class TestMarks:
+    """What a returning mark tells."""
+
+    @staticmethod
+    def mark(name: str) -> dict[str, Any]:
+        return {"event": "mark", "streamSid": STREAM_SID, "mark": {"name": name}}
+
+    async def returned(self, serializer: TwilioFrameSerializer, name: str) -> MarkFrame:
+        frame = await serializer.deserialize(json.dumps(self.mark(name)))
+        assert isinstance(frame, MarkFrame)
+        assert frame.name == name
+        return frame
+
+    @pytest.mark.parametrize(
+        "frame_class", [OutputTransportMessageFrame, OutputTransportMessageUrgentFrame]
+    )
+    async def test_a_mark_before_an_interruption_was_cut_off(self, frame_class) -> None:
+        serializer = await ready()
+        for name in ("heard", "cut", "cut", ""):
+            await serializer.serialize(frame_class(self.mark(name)))
+        assert not (await self.returned(serializer, "heard")).cleared
+        await serializer.serialize(InterruptionFrame())
+        await serializer.serialize(frame_class(self.mark("cut")))
+        cleared = [(await self.returned(serializer, "cut")).cleared for _ in range(3)]
+        assert cleared == [True, True, False]
+        assert (await self.returned(serializer, "")).cleared
+
+    async def test_a_clear_that_the_bot_sends_itself_counts_as_one(self) -> None:
+        serializer = await ready()
+        await serializer.serialize(OutputAudioRawFrame(speech(8000), 8000, 1))
+        await serializer.serialize(OutputTransportMessageFrame(self.mark("cut")))
+        clear = {"event": "clear", "streamSid": STREAM_SID}
+        await serializer.serialize(OutputTransportMessageUrgentFrame(clear))
+        assert serializer.unplayed_secs() == 0
+        assert (await self.returned(serializer, "cut")).cleared
+
+    async def test_a_mark_that_nobody_sent_was_not_cut_off(self) -> None:
+        serializer = await ready()
+        await serializer.serialize(InterruptionFrame())
+        assert not (await self.returned(serializer, "unheard of")).cleared
+
+    def test_a_mark_frame_needs_no_more_than_a_name_and_shows_it(self) -> None:
+        frame = MarkFrame("greeting")
+        assert (frame.name, frame.stream_sid, frame.cleared) == ("greeting", "", False)
+        assert str(frame).endswith("('greeting', cleared: False)")
+
+    async def test_pipecats_rtvi_processor_takes_it_without_a_warning(self, log) -> None:
+        from pipecat.processors.frameworks.rtvi import RTVIProcessor
+        from pipecat.tests.utils import run_test
+
+        await run_test(RTVIProcessor(), frames_to_send=[MarkFrame("a")])
+        assert not [line for line in log if line.startswith("WARNING")]
+
+
+class TestTheStart:
+    """What the serializer takes from the `start` message, if it sees it."""
+
+    @pytest.mark.parametrize("empty", ["", None])
+    async def test_an_empty_stream_sid_is_taken_from_it(self, empty) -> None:
+        serializer = TwilioFrameSerializer(empty, **TOKEN)
+        await serializer.deserialize(json.dumps(START))
+        assert serializer._stream_sid == STREAM_SID
+
+    async def test_one_that_was_given_is_never_replaced(self) -> None:
+        serializer = TwilioFrameSerializer("MZ1", **TOKEN)
+        await serializer.deserialize(json.dumps(START))
+        assert serializer._stream_sid == "MZ1"
+
+    async def test_another_call_than_the_given_one_is_warned_about_once(
+        self, api, log: list[str]
+    ) -> None:
+        arguments = {**TOKEN, "call_sid": OTHER_CALL_SID}
+        serializer = TwilioFrameSerializer(STREAM_SID, **arguments, base_url=api.base_url)
+        for _ in range(2):
+            await serializer.deserialize(json.dumps(START))
+        assert [line.split()[0] for line in log] == ["WARNING"]
+        assert CALL_SID in log[0]
+        await serializer.serialize(EndFrame())
+        assert api.ended == {path_of(OTHER_CALL_SID): 1}
+
+    async def test_of_a_hostile_call_sid_the_warning_quotes_a_short_excerpt(self, log) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
+        start = START["start"] | {"callSid": "\x1b[31m" + "x" * 100_000}
+        await serializer.deserialize(json.dumps(START | {"start": start}))
+        (line,) = log
+        assert len(line) < 300
+        assert line.rstrip("\n").isprintable()
+
+    async def test_the_given_call_is_no_reason_to_warn(self, log: list[str]) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
+        await serializer.deserialize(json.dumps(START))
+        assert not log
+
+
+class TestACallThatMovesOn:
+    """When the call is not ours to end."""
+
+    async def test_after_stop_no_request_is_made(self, api) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, base_url=api.base_url)
+        await serializer.deserialize(json.dumps(STOP))
+        await serializer.serialize(CancelFrame())
+        assert not api.ended
+
+    async def test_a_call_handed_off_is_not_ended(self, api) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, base_url=api.base_url)
+        serializer.hand_off()
+        await serializer.serialize(EndFrame())
+        await serializer.serialize(CancelFrame())
+        assert not api.ended
+
+    async def test_a_call_that_was_left_is_not_waited_for(self) -> None:
+        params = TwilioFrameSerializer.InputParams(hang_up_drain_secs=60)
+        for leave in ("stop", "hand off"):
+            serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, params=params)
+            await serializer.serialize(OutputAudioRawFrame(speech(80_000), 8000, 1))
+            if leave == "stop":
+                await serializer.deserialize(json.dumps(STOP))
+            else:
+                serializer.hand_off()
+            await asyncio.wait_for(serializer.serialize(EndFrame()), 5)
+
+    async def test_a_hand_off_while_the_last_words_are_played_is_in_time(self, api) -> None:
+        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, base_url=api.base_url)
+        await serializer.serialize(OutputAudioRawFrame(speech(800), 8000, 1))
+        end = asyncio.create_task(serializer.serialize(EndFrame()))
+        await asyncio.sleep(0)
+        serializer.hand_off()
+        await end
+        assert not api.ended
+
+
+class TestCompatibleBackEnds:
+    """Servers that speak Twilio's language name their calls in their own way."""
+
+    @both
+    @pytest.mark.parametrize("call_sid", ["1699999999.123", "v3:abc:def", "abc@host"])
+    async def test_their_call_sids_are_sent_verbatim(self, serializer_class, call_sid, api) -> None:
+        arguments = {**TOKEN, "call_sid": call_sid}
+        serializer = serializer_class(STREAM_SID, **arguments, base_url=api.base_url)
+        await serializer.serialize(EndFrame())
+        assert api.ended == {path_of(call_sid): 1}
+
+
+class TestInputFrames:
+    """`input_frame_secs`: fewer, longer frames."""
+
+    @pytest.mark.parametrize(("secs", "messages"), [(0.02, 1), (0.021, 2), (0.04, 2), (0.05, 3)])
+    @pytest.mark.parametrize("rate", [8000, 16000, 22050])
+    async def test_audio_is_collected_to_frames_of_at_least_that(
+        self, secs, messages, rate
+    ) -> None:
+        serializer = await ready(rate, input_frame_secs=secs)
+        codes = np.random.default_rng(1).bytes(160 * 12)
+        frames = [
+            await serializer.deserialize(media(codes[160 * i :][:160], 20 * i)) for i in range(12)
+        ]
+        assert [frame is not None for frame in frames] == [
+            (i + 1) % messages == 0 for i in range(12)
+        ]
+        audio = b"".join(frame.audio for frame in frames if frame)
+        assert audio == SincResampler(8000, rate).process(ulaw.decode(codes))
+
+    async def test_a_message_of_less_than_20_ms_is_a_frame_by_default(self) -> None:
+        assert (await (await ready(16000)).deserialize(media(bytes(80)))).num_frames == 160
+
+    async def test_what_was_collected_when_the_stream_stops_is_not_lost(self) -> None:
+        serializer = await ready(16000, input_frame_secs=0.06)
+        assert await serializer.deserialize(media(bytes(160))) is None
+        assert (await serializer.deserialize(json.dumps(STOP))).num_frames == 320
+        assert await serializer.deserialize(json.dumps(STOP)) is None
+
+    async def test_audio_of_two_rates_is_never_in_one_frame(self) -> None:
+        serializer = await ready(16000, input_frame_secs=0.04)
+        assert await serializer.deserialize(media(bytes(160), 0)) is None
+        serializer._sample_rate = 8000
+        assert await serializer.deserialize(media(bytes(160), 20)) is None
+        frame = await serializer.deserialize(media(bytes(160), 40))
+        assert (frame.sample_rate, frame.num_frames) == (8000, 320)
+
+    @pytest.mark.parametrize("secs", [0.01, 0, -1, 1.01, float("nan")])
+    def test_other_lengths_are_refused_by_name(self, secs: float) -> None:
+        with pytest.raises(ValueError, match="input_frame_secs"):
+            TwilioFrameSerializer.InputParams(input_frame_secs=secs)
+
+
+class TestAnythingThatIsAudio:
+    """Frames whose fields hold what they should not."""
+
+    @staticmethod
+    def frame(audio: Any = bytes(640), rate: Any = 16000, channels: Any = 1) -> OutputAudioRawFrame:
+        frame = OutputAudioRawFrame(b"", 16000, 1)
+        frame.audio, frame.sample_rate, frame.num_channels = audio, rate, channels
+        return frame
+
+    @pytest.mark.parametrize(
+        "audio",
+        [
+            bytearray(speech(320)),
+            memoryview(speech(320)),
+            memoryview(bytearray(speech(320)) * 2)[: 2 * 320],
+            np.frombuffer(speech(320), "<i2"),
+            np.repeat(np.frombuffer(speech(320), "<i2"), 2)[::2],
+        ],
+    )
+    async def test_any_buffer_of_samples_is_played(self, audio) -> None:
+        text = await (await ready()).serialize(self.frame(audio))
+        assert payload_of(text) == ulaw.encode(SincResampler(16000, 8000).process(speech(320)))
+
+    @pytest.mark.parametrize("rate", [16000.0, np.int64(16000)])
+    @pytest.mark.parametrize("channels", [1.0, np.int32(1)])
+    async def test_whole_numbers_of_any_type_are_taken(self, rate, channels) -> None:
+        text = await (await ready()).serialize(self.frame(rate=rate, channels=channels))
+        assert len(payload_of(text)) == 160
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            *({"rate": rate} for rate in (10**400, None, 16000.5, "16000", -1, 0, float("nan"))),
+            *({"channels": channels} for channels in (None, 1.5, "2", 0, -1, float("inf"))),
+            *({"audio": audio} for audio in (None, 5, "text", [0, 1])),
+            {"audio": np.zeros(320, np.float32)},
+        ],
+    )
+    async def test_the_rest_is_dropped_with_a_warning(self, fields, log: list[str]) -> None:
+        serializer = await ready()
+        assert await serializer.serialize(self.frame(**fields)) is None
+        assert [line.split()[0] for line in log] == ["WARNING"]
+        assert len(log[0]) < 300
+        for name, fault in (("rate", "_rate must be"), ("channels", "num_channels must be")):
+            assert (fault in log[0]) == (name in fields)
+        assert await serializer.serialize(self.frame()) is not None
+
+    @pytest.mark.parametrize("channels", [65, 2**28, 2**40])
+    async def test_more_channels_than_any_audio_has_take_no_memory(self, channels, log) -> None:
+        serializer = await ready()
+        tracemalloc.start()
+        try:
+            assert await serializer.serialize(self.frame(channels=channels)) is None
+            assert tracemalloc.get_traced_memory()[1] < 100_000
+        finally:
+            tracemalloc.stop()
+        assert "num_channels" in log[0]
+
+    @pytest.mark.parametrize(
+        "data", [None, 5, memoryview(media(bytes(160)).encode())[::2], object(), []]
+    )
+    async def test_a_message_that_is_no_message_is_dropped(self, data, log: list[str]) -> None:
+        assert await (await ready()).deserialize(data) is None
+        assert [line.split()[0] for line in log] == ["WARNING"]
+
+    @pytest.mark.parametrize("rate", [8001, 44101, 47999, 7999])
+    async def test_odd_rates_are_played(self, rate: int) -> None:
+        serializer = await ready()
+        sent = b""
+        for _ in range(50):
+            sent += payload_of(
+                await serializer.serialize(self.frame(bytes(2 * (rate // 50)), rate))
+            )
+        assert len(sent) == pytest.approx(8000, abs=8000 * 50 / rate + 1)

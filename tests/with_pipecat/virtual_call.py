@@ -1,0 +1,218 @@
+"""A bot and its caller without a network, in virtual time: what was sent when, and what was heard.
+
+Time passes only while everything waits, so that every result is exact, and two hours take seconds.
+"""
+
+import asyncio
+import json
+import selectors
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    EndFrame,
+    Frame,
+    InterruptionFrame,
+    TTSAudioRawFrame,
+    TTSStoppedFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
+from pipecat.workers.runner import WorkerRunner
+from starlette.websockets import WebSocketState
+
+from pipecat_twilio import TwilioFrameSerializer, TwilioTransport
+
+RATE = 8000
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next thing to do."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        loop = self
+
+        class Selector(selectors.DefaultSelector):
+            def select(self, timeout: float | None = None) -> list[Any]:
+                events = super().select(0)
+                if not events:
+                    assert timeout is not None, "everything waits for nothing"
+                    loop.now += timeout
+                return events
+
+        super().__init__(Selector())
+
+    def time(self) -> float:
+        return self.now
+
+
+def in_virtual_time(monkeypatch: pytest.MonkeyPatch, main: Callable[[VirtualLoop], Any]) -> Any:
+    """Runs a coroutine function that takes the loop; all clocks are the loop's."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop = cast("VirtualLoop", runner.get_loop())
+        monkeypatch.setattr("pipecat_twilio.serializer.monotonic", loop.time)
+        monkeypatch.setattr("pipecat_twilio.transport.monotonic", loop.time)
+        clocks = SimpleNamespace(monotonic=loop.time, time=loop.time)
+        monkeypatch.setattr("pipecat.transports.websocket.fastapi.time", clocks)
+        monkeypatch.setattr("pipecat.transports.base_output.time", clocks)
+        return runner.run(main(loop))
+
+
+class Twilio:
+    """The other end of the socket: it plays audio in order, as soon as it has it."""
+
+    headers: dict[str, str] = {}  # noqa: RUF012
+    client_state = application_state = WebSocketState.CONNECTED
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.received: list[tuple[float, dict[str, Any]]] = []
+        self.plays: list[tuple[float, float]] = []  # when each piece of audio was heard
+        self.levels: list[float] = []  # seconds unplayed after each piece came
+        self.closed_at: float | None = None
+
+    async def send_text(self, text: str) -> None:
+        now, message = self._clock(), json.loads(text)
+        self.received.append((now, message))
+        if message["event"] == "media":
+            begin = max(self.plays[-1][1] if self.plays else 0, now)
+            secs = len(b64decode(message["media"]["payload"])) / 8000
+            self.plays.append((begin, begin + secs))
+            self.levels.append(self.unplayed_secs)
+        elif message["event"] == "clear":
+            self.plays = [(begin, min(end, now)) for begin, end in self.plays if begin < now]
+
+    async def receive(self) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def close(self) -> None:
+        self.closed_at = self._clock()
+        self.client_state = WebSocketState.DISCONNECTED
+
+    @property
+    def unplayed_secs(self) -> float:
+        return max(0, self.plays[-1][1] - self._clock()) if self.plays else 0
+
+    def media_times(self) -> list[float]:
+        """When each piece of audio came."""
+        return [at for at, message in self.received if message["event"] == "media"]
+
+    @property
+    def heard_until(self) -> float:
+        return self.plays[-1][1]
+
+    @property
+    def silences(self) -> list[float]:
+        """How long each silence between two pieces was, in seconds."""
+        pairs = zip(self.plays, self.plays[1:], strict=False)
+        return [after[0] - before[1] for before, after in pairs if after[0] - before[1] > 1e-6]
+
+
+class Witness(FrameProcessor):
+    """Keeps the frames that pass, with their times."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._now = clock
+        self.seen: list[tuple[float, Frame]] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        self.seen.append((self._now(), frame))
+        await self.push_frame(frame, direction)
+
+    def times(self, kind: type[Frame]) -> list[float]:
+        return [at for at, frame in self.seen if isinstance(frame, kind)]
+
+    @property
+    def speaking(self) -> list[str]:
+        """Names of what was said about the bot's speech, and of what may not come between."""
+        kinds = {
+            BotStartedSpeakingFrame: "started",
+            BotStoppedSpeakingFrame: "stopped",
+            InterruptionFrame: "interrupted",
+            EndFrame: "end",
+        }
+        return [name for _, f in self.seen for kind, name in kinds.items() if isinstance(f, kind)]
+
+
+class Bot:
+    """A running pipeline, and the caller's end of its transport."""
+
+    ended: asyncio.Task[None]
+
+    def __init__(self, transport: TwilioTransport, twilio: Twilio, clock: Any) -> None:
+        self.clock = clock
+        self.transport = transport
+        self.twilio = twilio
+        self.upstream, self.downstream = Witness(clock), Witness(clock)
+        pipeline = Pipeline([transport.input(), self.upstream, transport.output(), self.downstream])
+        self.worker = PipelineWorker(
+            pipeline,
+            params=PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=RATE),
+            enable_rtvi=False,
+            enable_turn_tracking=False,
+            idle_timeout_secs=None,
+        )
+
+    async def speak(self, secs: float, kind: type = TTSAudioRawFrame, *, stop: bool = True) -> None:
+        """Has the TTS deliver so much speech at once."""
+        pcm = b"\x10\x10" * round(secs * RATE)
+        await self.worker.queue_frame(kind(pcm, sample_rate=RATE, num_channels=1))
+        if stop:
+            await self.worker.queue_frame(TTSStoppedFrame())
+
+    async def interrupt(self) -> None:
+        await self.worker.queue_frame(InterruptionFrame())
+
+    def interruption(self) -> tuple[Frame, FrameDirection]:
+        return InterruptionFrame(), FrameDirection.DOWNSTREAM
+
+    async def end(self) -> None:
+        """Ends the pipeline and returns when it has ended."""
+        await self.worker.queue_frame(EndFrame())
+        await self.ended
+
+
+@asynccontextmanager
+async def running_bot(
+    clock: Callable[[], float],
+    transport: Callable[..., Any] = TwilioTransport,
+    *,
+    serializer: Any = None,
+    lead_secs: float | None = None,
+    **params: Any,
+) -> AsyncIterator[Bot]:
+    """Gives a bot that has started, and cancels it if it has not ended."""
+    twilio = Twilio(clock)
+    if serializer is None:
+        no_rest = TwilioFrameSerializer.InputParams(auto_hang_up=False)
+        serializer = TwilioFrameSerializer("MZ1", params=no_rest)
+    settings = FastAPIWebsocketParams(
+        **{"audio_out_enabled": True, "audio_out_end_silence_secs": 0} | params,
+        serializer=serializer,
+    )
+    options = {} if lead_secs is None else {"lead_secs": lead_secs}
+    bot = Bot(transport(twilio, settings, **options), twilio, clock)
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(bot.worker)
+    bot.ended = asyncio.create_task(runner.run())
+    async with asyncio.timeout(10):
+        while not bot.downstream.seen:  # noqa: ASYNC110  # the StartFrame
+            await asyncio.sleep(0.001)
+    try:
+        yield bot
+    finally:
+        if not bot.ended.done():
+            await bot.worker.cancel()
+        await bot.ended
