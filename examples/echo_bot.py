@@ -1,22 +1,26 @@
-"""A phone bot that says back what it hears: Pipecat, FastAPI and this package's serializer.
+"""A phone bot that says back what it hears: Pipecat, FastAPI and this package.
 
 Keys: `*` interrupts the bot, `#` has it hang up; every key is answered with a Twilio mark.
 
-Point a Twilio number's voice webhook at PUBLIC_URL/ and run `python examples/echo_bot.py` with
+For a local try, `python examples/echo_bot.py --allow-anyone` serves anyone who reaches the loopback
+interface. To answer real calls, point a Twilio number's voice webhook at PUBLIC_URL/ and set
 
     PUBLIC_URL          where Twilio reaches this server, such as https://bot.example.com
-    TWILIO_ACCOUNT_SID  and TWILIO_AUTH_TOKEN, or TWILIO_API_KEY with TWILIO_API_SECRET
+    TWILIO_AUTH_TOKEN   signs Twilio's requests; without these two the bot does not start
+    TWILIO_ACCOUNT_SID  ends calls, together with the token, or with an API key:
+    TWILIO_API_KEY      and TWILIO_API_SECRET
     TWILIO_REGION       and TWILIO_EDGE, if the account is not in the default region
     PORT                to listen on; 8765 by default
-
-With PUBLIC_URL and TWILIO_AUTH_TOKEN set, only requests that Twilio signed are served.
 """
 
+import argparse
 import asyncio
 import gc
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 from xml.sax.saxutils import quoteattr
 
 import uvicorn
@@ -33,15 +37,17 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.transports.base_transport import BaseTransport
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
 from pipecat.workers.runner import WorkerRunner
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
-from pipecat_twilio import TwilioFrameSerializer, is_valid_signature, messages
+from pipecat_twilio import TwilioFrameSerializer, TwilioTransport, is_valid_signature, messages
 
 POLICY_VIOLATION = 1008  # WebSocket close code; RFC 6455, section 7.4.1
 HANDSHAKE_SECS = 5
+MAX_FORM_BYTES = 16384  # of a webhook: Twilio's have about 1 KB
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,15 @@ class Settings:
     edge: str = ""
     base_url: str = ""
     public_url: str = ""
+    allow_anyone: bool = False
     sample_rate: int = 16000
     end_silence_secs: int = 2
-    output_ms: int = 20  # of audio in a message: answers each message at once, not every other
+    output_ms: int = 40  # of audio in a message: half as many frames as Twilio sends
     serializer: type = TwilioFrameSerializer
+    transport: type[FastAPIWebsocketTransport] = TwilioTransport
 
     @classmethod
-    def from_environment(cls) -> "Settings":
+    def from_environment(cls, **others: Any) -> "Settings":
         """Reads the variables named at the top of this file."""
         variable = os.environ.get
         return cls(
@@ -73,6 +81,7 @@ class Settings:
             region=variable("TWILIO_REGION", ""),
             edge=variable("TWILIO_EDGE", ""),
             public_url=variable("PUBLIC_URL", "").rstrip("/"),
+            **others,
         )
 
     @property
@@ -81,8 +90,8 @@ class Settings:
         return bool(self.public_url and self.auth_token)
 
     def is_signed(self, request: HTTPConnection, params: Any = None) -> bool:
-        """Tells whether Twilio signed a request, where that can be told."""
-        if not self.checks_signatures:
+        """Tells whether Twilio signed a request, or anyone is allowed."""
+        if self.allow_anyone:
             return True
         root = self.public_url
         if request.scope["type"] == "websocket":
@@ -138,6 +147,30 @@ class Echo(FrameProcessor):
             await self.push_frame(EndWorkerFrame())
 
 
+async def run_pipeline(
+    transport: BaseTransport, stream_sid: str, sample_rate: int, output_ms: int
+) -> None:
+    """Runs the echo between the two ends of a transport, until either side ends the call."""
+    echo = Echo(stream_sid, 2 * sample_rate * output_ms // 1000)
+    worker = PipelineWorker(
+        Pipeline([transport.input(), echo, transport.output()]),
+        params=PipelineParams(audio_in_sample_rate=sample_rate, audio_out_sample_rate=sample_rate),
+        # An echo talks to no web client, takes no turns, and its caller is never idle.
+        # Their observers would look at every frame.
+        enable_rtvi=False,
+        enable_turn_tracking=False,
+        idle_timeout_secs=None,
+    )
+
+    @transport.event_handler("on_client_disconnected")
+    async def on_client_disconnected(*_: object) -> None:
+        await worker.cancel()
+
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
+    await runner.run()
+
+
 async def stream_start(websocket: WebSocket) -> messages.Start | None:
     """Reads up to the `start` message; None if it does not come as it should."""
     try:
@@ -163,8 +196,10 @@ async def run_bot(websocket: WebSocket, start: messages.Start, settings: Setting
         region=settings.region,
         edge=settings.edge,
         base_url=settings.base_url,
+        # A local try has no account whose call could be ended.
+        params=settings.serializer.InputParams(auto_hang_up=bool(settings.account_sid)),
     )
-    transport = FastAPIWebsocketTransport(
+    transport = settings.transport(
         websocket,
         FastAPIWebsocketParams(
             audio_in_enabled=True,
@@ -174,38 +209,40 @@ async def run_bot(websocket: WebSocket, start: messages.Start, settings: Setting
             serializer=serializer,
         ),
     )
-    rate = settings.sample_rate
-    echo = Echo(start.stream_sid, 2 * rate * settings.output_ms // 1000)
-    worker = PipelineWorker(
-        Pipeline([transport.input(), echo, transport.output()]),
-        params=PipelineParams(audio_in_sample_rate=rate, audio_out_sample_rate=rate),
-        enable_rtvi=False,
-        # An echo takes no turns, and whoever listens to it is not idle.
-        enable_turn_tracking=False,
-        idle_timeout_secs=None,
-    )
+    await run_pipeline(transport, start.stream_sid, settings.sample_rate, settings.output_ms)
 
-    @transport.event_handler("on_client_disconnected")
-    async def on_client_disconnected(*_: object) -> None:
-        await worker.cancel()
 
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(worker)
-    await runner.run()
+async def read_form(request: Request) -> dict[str, list[str]] | None:
+    """Reads a webhook's form; None if it is longer than one of Twilio's."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
+            return None
+    return parse_qs(body.decode(errors="replace"), keep_blank_values=True)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Returns the web application: Twilio's webhook and the media stream it leads to."""
+    """Returns the web application: Twilio's webhook and the media stream it leads to.
+
+    Raises:
+        ValueError: It could not tell who is calling, and was not told to serve anyone.
+    """
+    if not settings.checks_signatures and not settings.allow_anyone:
+        raise ValueError("PUBLIC_URL and TWILIO_AUTH_TOKEN are needed to know Twilio's requests")
     app = FastAPI()
 
     @app.post("/")
     async def answer(request: Request) -> Response:
-        form = await request.form()
-        if not settings.is_signed(request, {name: form.getlist(name) for name in form}):
+        # From whoever is not yet known to be Twilio, no more is read than Twilio sends.
+        form = await read_form(request)
+        if form is None:
+            return Response(status_code=413)
+        if not settings.is_signed(request, form):
             return Response(status_code=403)
         # Twilio signs the stream's URL when it opens the socket, so the call's SID travels in it.
         root = websocket_url(settings.public_url or str(request.base_url).rstrip("/"))
-        url = quoteattr(f"{root}/stream/{form.get('CallSid', '')}")
+        url = quoteattr(f"{root}/stream/{form.get('CallSid', [''])[0]}")
         twiml = f"<Response><Connect><Stream url={url}/></Connect></Response>"
         return Response(twiml, media_type="application/xml")
 
@@ -227,18 +264,36 @@ def create_app(settings: Settings) -> FastAPI:
 def serve(settings: Settings, **options: Any) -> None:
     """Runs the web server until it is stopped; the options are uvicorn's."""
     app = create_app(settings)
-    # What was imported stays: to search it for garbage would hold up all calls for 0.1 s at times.
+    # Modules stay loaded, so the collector need not search them: that could take 0.1 s.
     gc.collect()
     gc.freeze()
     # An ended call is a thousand objects that hold each other, which only a full collection frees.
     # That stops all calls, the longer the more there is to free: so it comes after 15 of them, not
     # after 240, as Python 3.13 has it.
     gc.set_threshold(700, 10, 1)
-    uvicorn.run(app, **options)
+    # Twilio does not ask for compression; for a caller that does, it would take a tenth of the CPU.
+    uvicorn.run(app, ws_per_message_deflate=False, **options)
+
+
+def main() -> int:
+    """Serves calls as the environment and the command line say; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--allow-anyone", action="store_true", help="check no signatures; listens on loopback"
+    )
+    arguments = parser.parse_args()
+    settings = Settings.from_environment(allow_anyone=arguments.allow_anyone)
+    host = "127.0.0.1" if arguments.allow_anyone else "0.0.0.0"  # noqa: S104  # Twilio calls
+    port = int(os.environ.get("PORT", "8765"))
+    try:
+        serve(settings, host=host, port=port)
+    except ValueError as error:
+        logger.error(f"{error}; for a local try, --allow-anyone serves without")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    environment = Settings.from_environment()
-    if not environment.checks_signatures:
-        logger.warning("PUBLIC_URL or TWILIO_AUTH_TOKEN is not set: anyone may call")
-    serve(environment, port=int(os.environ.get("PORT", "8765")))
+    sys.exit(main())

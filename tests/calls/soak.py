@@ -30,9 +30,9 @@ from loguru import logger
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples"))
 
-from call import ACCOUNT_SID, KEY_SECRET, KEY_SID, RestApi, wait_until_served
+from caller import ACCOUNT_SID, KEY_SECRET, KEY_SID, RestApi, wait_until_served
 from echo_bot import Settings, serve
 from test_attack import BAD, FLOOD
 
@@ -71,6 +71,7 @@ def run_bot(base_url: str, log: Path) -> None:
         api_key_sid=KEY_SID,
         api_key_secret=KEY_SECRET,
         base_url=base_url,
+        allow_anyone=True,
         sample_rate=RATE,
         end_silence_secs=0,
         output_ms=OUTPUT_MS,

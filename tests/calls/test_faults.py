@@ -30,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning"
 AUDIO = np.random.default_rng(1).bytes(30 * 160)  # 0.6 s
 WORD = Say(Path("-"), [AUDIO[i : i + 160] for i in range(0, len(AUDIO), 160)])
 HELLO = Say(Path("-"), WORD.frames[:5])
+TAIL = 32  # bytes of mu-law
 GARBAGE = [
     "",
     "{",
@@ -89,8 +90,9 @@ class Caller(Session):
 
     @property
     def echoed_all(self) -> bool:
-        """Whether as much came back as was said."""
-        return len(self.result.audio_received) == len(self.said)
+        """Whether as much came back as was said: at a stall the filter's tail of 4 ms is added."""
+        added = len(self.result.audio_received) - len(self.said)
+        return added in (0, TAIL, 2 * TAIL)
 
 
 class Bot:
@@ -139,6 +141,8 @@ async def bot(call: ModuleType, log: list[str]) -> AsyncIterator[Bot]:
             api_key_sid=call.KEY_SID,
             api_key_secret=call.KEY_SECRET,
             base_url=base_url,
+            allow_anyone=True,
+            output_ms=20,
             end_silence_secs=0,
             serializer=Witness,
         )
