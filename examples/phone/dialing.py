@@ -1,0 +1,169 @@
+"""How Twilio reaches a bot: the voice webhook, the TwiML it answers with, and the signature."""
+
+import asyncio
+import hmac
+from base64 import b64encode
+from dataclasses import dataclass, field
+from hashlib import sha1
+from urllib.parse import urljoin, urlsplit
+from xml.etree import ElementTree as ET
+
+import aiohttp
+from yarl import URL
+
+ANSWER_SECS = 5.0  # limit of a connection's or a webhook's answer; Twilio itself waits for 15
+_MAX_TWIML_BYTES = 1 << 16  # Source: https://www.twilio.com/docs/api/errors/11750
+
+
+class CannotCallError(Exception):
+    """The bot cannot be called; the text is one sentence for the page."""
+
+
+@dataclass(frozen=True)
+class Bot:
+    """Where a bot is, and what Twilio would tell it.
+
+    Args:
+        url: Its stream, ws or wss, or its voice webhook, http or https.
+        account_sid: The account that its number would belong to.
+        auth_token: Signs the requests; empty sends them without a signature.
+        caller: The number that calls.
+        called: The number that is called.
+        parameters: What a `<Parameter>` would add to `start`, where there is no webhook.
+    """
+
+    url: str
+    account_sid: str
+    auth_token: str = field(default="", repr=False)
+    caller: str = "+15005550006"
+    called: str = "+15005550001"
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+            raise ValueError(
+                f"the bot's address must be ws(s)://... or http(s)://..., got {self.url}"
+            )
+
+    def signature(self, url: str, params: dict[str, str] | None = None) -> dict[str, str]:
+        """Returns the headers that show a request to be Twilio's.
+
+        Source: https://www.twilio.com/docs/usage/security#validating-requests
+        """
+        if not self.auth_token:
+            return {}
+        text = url + "".join(name + value for name, value in sorted((params or {}).items()))
+        digest = hmac.new(self.auth_token.encode(), text.encode(), sha1).digest()
+        return {"X-Twilio-Signature": b64encode(digest).decode()}
+
+
+async def find_stream(
+    session: aiohttp.ClientSession, bot: Bot, call_sid: str
+) -> tuple[str, dict[str, str]]:
+    """Asks the bot's webhook, if that is its address, where to stream the call to.
+
+    Returns:
+        The URL of the stream, and its custom parameters.
+
+    Raises:
+        CannotCallError: The webhook cannot be reached, or its answer opens no stream.
+    """
+    if bot.url.startswith("ws"):
+        return bot.url, bot.parameters
+    form = {
+        "AccountSid": bot.account_sid,
+        "ApiVersion": "2010-04-01",
+        "CallSid": call_sid,
+        "CallStatus": "ringing",
+        "Direction": "inbound",
+        "From": bot.caller,
+        "To": bot.called,
+    }
+    try:
+        async with session.post(
+            URL(bot.url, encoded=True),
+            data=form,
+            headers=bot.signature(bot.url, form),
+            timeout=aiohttp.ClientTimeout(total=ANSWER_SECS),
+        ) as response:
+            twiml = ""
+            async for chunk in response.content.iter_chunked(_MAX_TWIML_BYTES):
+                twiml += chunk.decode(errors="replace")
+                if len(twiml) >= _MAX_TWIML_BYTES:
+                    break
+    except (aiohttp.ClientError, OSError) as error:
+        raise CannotCallError(_sentence("webhook", bot.url, error)) from None
+    if not 200 <= response.status < 300:
+        raise CannotCallError(
+            f"The bot's webhook answered with status {response.status} (Twilio error 11200)."
+        )
+    return read_twiml(twiml, bot.url)
+
+
+def read_twiml(twiml: str, base_url: str) -> tuple[str, dict[str, str]]:
+    """Finds the stream that TwiML opens, and its parameters; other verbs are passed over.
+
+    Args:
+        twiml: The answer of a voice webhook.
+        base_url: What a relative address of a stream is relative to.
+
+    Raises:
+        CannotCallError: It is no XML, or has no bidirectional stream.
+    """
+    try:
+        if "<!DOCTYPE" in twiml:  # the only place of entities, which can grow without end
+            raise CannotCallError("The bot's webhook answered with a document type, not TwiML.")
+        root = ET.fromstring(twiml.strip())  # noqa: S314  # no entities
+    except ET.ParseError as error:
+        raise CannotCallError(
+            f"The bot's webhook answered with no XML (Twilio error 12100): {error}."
+        ) from None
+    stream = root.find("Connect/Stream") if root.tag == "Response" else None
+    url = stream.get("url", "").strip() if stream is not None else ""
+    if stream is None or not url:
+        raise CannotCallError("The bot's TwiML has no <Connect><Stream url=...>.")
+    url = urljoin(base_url.replace("http", "ws", 1), url)
+    if not url.startswith(("ws://", "wss://")):
+        raise CannotCallError(f"The stream's address in the bot's TwiML is not wss://: {url}.")
+    if urlsplit(url).query:
+        raise CannotCallError(
+            "The stream's address in the bot's TwiML has a query string, which Twilio does not "
+            "support (Twilio error 31920): use <Parameter>."
+        )
+    parameters = stream.iterfind("Parameter")
+    return url, {p.get("name", ""): p.get("value", "") for p in parameters}
+
+
+async def open_stream(
+    session: aiohttp.ClientSession, bot: Bot, url: str
+) -> aiohttp.ClientWebSocketResponse:
+    """Opens the WebSocket of a call.
+
+    Raises:
+        CannotCallError: There is nothing at that address, or no WebSocket.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECS):
+            return await session.ws_connect(
+                URL(url, encoded=True),
+                headers=bot.signature(url),
+                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+            )
+    except (aiohttp.ClientError, OSError) as error:
+        raise CannotCallError(_sentence("stream", url, error)) from None
+
+
+def _sentence(what: str, url: str, error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"The bot does not answer: its {what} at {url} sent nothing for {ANSWER_SECS:.0f} s."
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"The bot is not there: nothing listens at {url}."
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        return (
+            f"The bot refused the call: its {what} answered with status {error.status}, not with "
+            "a WebSocket (Twilio error 31920)."
+        )
+    if isinstance(error, OSError | aiohttp.ServerDisconnectedError):
+        return f"The bot closed the connection at once: its {what} at {url} gave no answer."
+    return f"What listens at {url} is no bot: it does not speak HTTP."

@@ -1,0 +1,226 @@
+"""One call: Twilio's part between the bot and the page, in steps of 20 ms."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import aiohttp
+from dialing import Bot, CannotCallError, find_stream, open_stream
+from player import Player
+from recording import Recording
+from response_times import ResponseTimes, peak
+from wire import (
+    RATE,
+    SILENCE,
+    STEP_BYTES,
+    STEP_MS,
+    Clear,
+    Mark,
+    Media,
+    RefusedMessageError,
+    TwilioStream,
+    read,
+)
+
+from pipecat_twilio import SincResampler, ulaw
+
+AT_ONCE_SECS = 1.0  # a bot that closes sooner, and sent nothing, has not taken the call
+SILENT_SECS = 5.0  # after which the page is told that nothing has come from the bot
+MAX_GAP_SECS = 1.0  # in the bot's speech; more is a pause between two turns
+MAX_LATE_SECS = 2.0  # as after the machine slept: too much to make up for
+MAX_WARNINGS = 50  # different ones in a call
+
+# The page's clock is not ours: so much of the caller is kept before the first step is sent, and
+# when there is too much, the oldest is dropped.
+_KEPT_BYTES = 3 * STEP_BYTES
+_MAX_KEPT_BYTES = 10 * STEP_BYTES
+
+_SILENT_STEP = SILENCE * STEP_BYTES
+_NORMAL_CLOSE_CODES = (1000, 1001)  # RFC 6455, section 7.4.1
+
+
+class PhoneCall:
+    """One call from the page to a bot.
+
+    Args:
+        bot: Whom to call.
+        page_rate: Rate in Hz of the PCM that the page sends and plays.
+        tell: Sends an event, with what belongs to it, to the page.
+        play: Sends PCM to the page.
+
+    Raises:
+        ValueError: `page_rate` cannot be converted.
+    """
+
+    def __init__(
+        self,
+        bot: Bot,
+        page_rate: int,
+        *,
+        tell: Callable[..., Awaitable[None]],
+        play: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        self._bot = bot
+        self._tell = tell
+        self._play = play
+        self._from_page = SincResampler(page_rate, RATE, clear_after_secs=None)
+        self._to_page = SincResampler(RATE, page_rate, clear_after_secs=None)
+        self._stream = TwilioStream(bot.account_sid)
+        self._unsent = bytearray()  # the caller's mu-law
+        self._is_flowing = False  # whether enough of it was there to begin with
+        self._keys: list[str] = []
+        self._response_times = ResponseTimes()
+        self._gaps_ms: list[int] = []
+        self._warnings: set[str] = set()
+        self._has_bot_sent = False
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.recording = Recording()
+
+    @property
+    def call_sid(self) -> str:
+        """Identifies the call."""
+        return self._stream.call_sid
+
+    def hear(self, pcm: bytes) -> None:
+        """Takes the next PCM from the page's microphone."""
+        self._unsent += ulaw.encode(self._from_page.process(pcm))
+        if len(self._unsent) > _MAX_KEPT_BYTES:
+            del self._unsent[:-_KEPT_BYTES]
+
+    def press(self, key: str) -> None:
+        """Presses a key."""
+        self._keys.append(key)
+
+    def hang_up(self, sentence: str) -> None:
+        """Ends the call; the sentence says who did, or why."""
+        if not self._ended.done():
+            self._ended.set_result(sentence)
+
+    async def run(self) -> str:
+        """Makes the call; returns, when it has ended, a sentence on how it did."""
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+            call = group.create_task(self._call(session))
+            sentence = await self._ended
+            call.cancel()
+        return sentence
+
+    async def _call(self, session: aiohttp.ClientSession) -> None:
+        try:
+            url, parameters = await find_stream(session, self._bot, self.call_sid)
+            self._stream.custom_parameters = parameters
+            self._socket = await open_stream(session, self._bot, url)
+        except CannotCallError as error:
+            self.hang_up(str(error))
+            return
+        self._started = time.monotonic()
+        self._player = Player(self._started)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._receive())
+                group.create_task(self._send())
+        finally:
+            # The socket may be closed already, and a bot that reads nothing would block it.
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._socket.send_str(self._stream.stop())
+            await self._socket.close()
+
+    async def _send(self) -> None:
+        """Sends the caller's leg and plays the bot's, a step of each every 20 ms."""
+        steps = 0
+        with suppress(aiohttp.ClientError):  # `_receive` says why the socket is closed
+            await self._socket.send_str(self._stream.connected())
+            await self._socket.send_str(self._stream.start())
+            await self._tell("talking")
+            while True:
+                steps += 1
+                late_secs = time.monotonic() - self._started - steps * STEP_MS / 1000
+                if late_secs > MAX_LATE_SECS:
+                    self.hang_up(f"The phone stood still for {late_secs:.0f} s.")
+                await asyncio.sleep(-late_secs)
+                caller_step = self._next_of_caller()
+                await self._socket.send_str(self._stream.media(caller_step))
+                while self._keys:
+                    await self._socket.send_str(self._stream.dtmf(self._keys.pop(0)))
+                await self._echo(self._player.played_marks(time.monotonic()))
+                await self._show(caller_step, self._player.take_step())
+                if steps * STEP_MS == SILENT_SECS * 1000 and not self._has_bot_sent:
+                    text = f"The bot has sent nothing for {SILENT_SECS:.0f} s."
+                    await self._tell("notice", text=text)
+
+    def _next_of_caller(self) -> bytes:
+        if len(self._unsent) >= _KEPT_BYTES:
+            self._is_flowing = True
+        elif len(self._unsent) < STEP_BYTES:
+            self._is_flowing = False
+        if not self._is_flowing:
+            return _SILENT_STEP
+        step = bytes(self._unsent[:STEP_BYTES])
+        del self._unsent[:STEP_BYTES]
+        return step
+
+    async def _show(self, caller_step: bytes, bot_step: bytes | None) -> None:
+        """Gives the page a step of both legs: to hear, to draw, and what is measured of it."""
+        caller_pcm = ulaw.decode(caller_step)
+        bot_pcm = ulaw.decode(bot_step or _SILENT_STEP)
+        self.recording.add(caller_step, bot_step or _SILENT_STEP)
+        await self._play(self._to_page.process(bot_pcm))
+        await self._tell(
+            "step", caller=peak(caller_pcm), bot=None if bot_step is None else peak(bot_pcm)
+        )
+        delay_ms = self._response_times.add(caller_pcm, bot_pcm)
+        if delay_ms is not None:
+            await self._tell("answer", ms=delay_ms, median_ms=self._response_times.median_ms)
+
+    async def _receive(self) -> None:
+        """Takes the bot's messages until it closes the stream, which ends the call."""
+        async for message in self._socket:
+            if message.type is aiohttp.WSMsgType.ERROR:
+                break
+            self._has_bot_sent = True
+            try:
+                await self._act_on(read(message.data, self._stream.stream_sid))
+            except RefusedMessageError as warning:
+                await self._warn(warning)
+            except aiohttp.ClientError:  # it is closed, so there is nobody to send a mark to
+                break
+        code = self._socket.close_code
+        if not self._has_bot_sent and time.monotonic() - self._started < AT_ONCE_SECS:
+            self.hang_up(f"The bot closed the connection at once, with WebSocket code {code}.")
+        elif code in _NORMAL_CLOSE_CODES:
+            self.hang_up("The bot ended the call.")
+        else:
+            self.hang_up(f"The connection to the bot broke, with WebSocket code {code}.")
+
+    async def _act_on(self, message: Media | Mark | Clear) -> None:
+        now = time.monotonic()
+        match message:
+            case Media():
+                gap_secs = self._player.add(message.media.payload, now)
+                if 0 < gap_secs <= MAX_GAP_SECS:
+                    self._gaps_ms.append(round(gap_secs * 1000))
+                    await self._tell(
+                        "gap",
+                        ms=self._gaps_ms[-1],
+                        count=len(self._gaps_ms),
+                        sum_ms=sum(self._gaps_ms),
+                    )
+            case Mark():
+                self._player.mark(message.mark.name, now)
+                await self._echo(self._player.played_marks(now))
+            case Clear():
+                marks = self._player.clear(now)
+                await self._tell("clear")
+                await self._echo(marks)
+
+    async def _echo(self, marks: list[str]) -> None:
+        for name in marks:
+            await self._socket.send_str(self._stream.mark(name))
+            await self._tell("mark", name=name)
+
+    async def _warn(self, warning: RefusedMessageError) -> None:
+        text = str(warning)
+        if text not in self._warnings and len(self._warnings) < MAX_WARNINGS:
+            self._warnings.add(text)
+            await self._tell("warning", code=warning.code, text=text)

@@ -1,0 +1,64 @@
+"""How long the bot takes to answer: from the end of the caller's speech to its first sound."""
+
+from statistics import median
+
+import numpy as np
+from wire import STEP_MS
+
+LOUD = 300  # root mean square of a step, -41 dBFS: below speech, above the hiss of a microphone
+MIN_SPEECH_STEPS = 5  # a shorter noise, such as a click, asks for no answer
+PAUSE_STEPS = 10  # of quiet, 0.2 s: the pauses inside a word are shorter
+
+
+class ResponseTimes:
+    """Listens to both legs, step by step.
+
+    An answer is a sound of the bot's after `PAUSE_STEPS` of its own silence, when the caller has
+    spoken and is quiet. Only if he stays quiet for `PAUSE_STEPS` had he come to an end: a bot
+    that talks into the pauses of his words, as an echo does, has not answered.
+    """
+
+    def __init__(self) -> None:
+        self.delays_ms: list[int] = []
+        self._step = 0
+        self._speech_steps = 0  # loud ones since the last answer
+        self._speech_end = 0  # the step after the caller's last loud one
+        self._bot_end = -PAUSE_STEPS  # the same of the bot
+        self._answered_at: int | None = None  # until it is known that the caller stays quiet
+
+    @property
+    def median_ms(self) -> float:
+        """The median of all delays so far; there has to be one."""
+        return median(self.delays_ms)
+
+    def add(self, caller_pcm: bytes, bot_pcm: bytes) -> int | None:
+        """Takes the next step of both legs; returns an answer's delay in ms when it is known."""
+        step = self._step
+        self._step += 1
+        if is_loud(caller_pcm):
+            self._speech_steps += 1
+            self._speech_end = step + 1
+            self._answered_at = None
+        if is_loud(bot_pcm):
+            begins = step - self._bot_end >= PAUSE_STEPS
+            self._bot_end = step + 1
+            if begins and self._speech_end <= step and self._speech_steps >= MIN_SPEECH_STEPS:
+                self._answered_at = step
+        if self._answered_at is None or self._step - self._speech_end < PAUSE_STEPS:
+            return None
+        delay_ms = (self._answered_at - self._speech_end) * STEP_MS
+        self._answered_at = None
+        self._speech_steps = 0
+        self.delays_ms.append(delay_ms)
+        return delay_ms
+
+
+def is_loud(pcm: bytes) -> bool:
+    """Tells whether a step of signed 16-bit samples has sound in it."""
+    samples = np.frombuffer(pcm, "<i2").astype(float)
+    return float(samples @ samples) > LOUD**2 * len(samples)
+
+
+def peak(pcm: bytes) -> float:
+    """Returns the largest sample of a step, from 0 to 1."""
+    return int(np.abs(np.frombuffer(pcm, "<i2").astype(int)).max()) / 32768

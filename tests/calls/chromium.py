@@ -1,0 +1,161 @@
+"""A headless Chromium for the tests, driven over the DevTools protocol.
+
+Source: https://chromedevtools.github.io/devtools-protocol/
+"""
+
+import asyncio
+import itertools
+import json
+import shutil
+import subprocess
+import time
+from base64 import b64decode
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+START_SECS = 20
+WAIT_SECS = 10
+
+QUIET = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-default-apps", "--disable-extensions", "--mute-audio"),
+)
+
+
+@contextmanager
+def running(profile: Path, *options: str) -> Iterator[str]:
+    """Runs a browser with an empty profile; gives the address of its DevTools."""
+    command = [EXECUTABLE, *QUIET, f"--user-data-dir={profile}", "--remote-debugging-port=0"]
+    process = subprocess.Popen(
+        [*command, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    port = profile / "DevToolsActivePort"
+    try:
+        end = time.monotonic() + START_SECS
+        while not (port.exists() and len(port.read_text().splitlines()) == 2):
+            assert process.poll() is None, f"{EXECUTABLE} ended with {process.returncode}"
+            assert time.monotonic() < end, f"{EXECUTABLE} did not start in {START_SECS} s"
+            time.sleep(0.05)
+        number, path = port.read_text().splitlines()
+        yield f"ws://127.0.0.1:{number}{path}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Tab:
+    """One page in the browser."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._session: dict[str, str] = {}
+        self.console: list[str] = []  # what the page complained of
+
+    async def do(self, method: str, **params: Any) -> dict[str, Any]:
+        """Sends a command and returns its result; notes what the page logs meanwhile."""
+        number = next(self._numbers)
+        command = {"id": number, "method": method, "params": params, **self._session}
+        await self._socket.send_json(command)
+        async with asyncio.timeout(WAIT_SECS):
+            while True:
+                message = json.loads((await self._socket.receive()).data)
+                if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
+                    self.console.append(json.dumps(message["params"]))
+                if message.get("id") == number:
+                    assert "error" not in message, (method, message["error"])
+                    return message["result"]
+
+    async def open(self, url: str, script: str, microphone: str) -> None:
+        """Opens a page of its own, in which `script` runs first."""
+        context = await self.do("Target.createBrowserContext")
+        target = await self.do("Target.createTarget", url="about:blank", **context)
+        permission = {"permission": {"name": "microphone"}, "setting": microphone}
+        await self.do("Browser.setPermission", origin=url, **permission, **context)
+        self._session = await self.do("Target.attachToTarget", **target, flatten=True)
+        for domain in ("Page", "Runtime", "Log", "DOM"):
+            await self.do(f"{domain}.enable")
+        await self.do("Page.addScriptToEvaluateOnNewDocument", source=script)
+        await self.do("Page.navigate", url=url)
+        await self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
+
+    async def value(self, expression: str) -> Any:
+        """Evaluates JavaScript as if a person had clicked; returns its value."""
+        answer = await self.do(
+            "Runtime.evaluate",
+            expression=expression,
+            userGesture=True,
+            awaitPromise=True,
+            returnByValue=True,
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    async def until(self, condition: str, secs: float = WAIT_SECS) -> None:
+        """Waits for a JavaScript condition."""
+        end = time.monotonic() + secs
+        while not await self.value(f"Boolean({condition})"):
+            page = "document.body.innerText"
+            assert time.monotonic() < end, f"{condition} never held: {await self.value(page)}"
+            await asyncio.sleep(0.02)
+
+    async def click(self, selector: str) -> None:
+        """Clicks on an element."""
+        await self.value(f"document.querySelector({selector!r}).click()")
+
+    async def type(self, key: str) -> None:
+        """Presses a key of the keyboard, by its name or its character."""
+        code = {"Tab": 9, "Enter": 13}.get(key, 0)
+        text = {"Tab": "", "Enter": "\r"}.get(key, key)
+        event = {"key": key, "windowsVirtualKeyCode": code}
+        await self.do("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
+        await self.do("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    async def choose_file(self, selector: str, path: Path) -> None:
+        """Chooses a file in an input."""
+        document = await self.do("DOM.getDocument")
+        node = await self.do(
+            "DOM.querySelector", nodeId=document["root"]["nodeId"], selector=selector
+        )
+        await self.do("DOM.setFileInputFiles", files=[str(path)], **node)
+
+    async def resize(self, width: int, height: int, **features: str) -> None:
+        """Gives the page another size, and media features such as a colour scheme."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+        await self.do("Emulation.setDeviceMetricsOverride", **size)
+        pairs = [
+            {"name": name.replace("_", "-"), "value": value} for name, value in features.items()
+        ]
+        await self.do("Emulation.setEmulatedMedia", features=pairs)
+
+    async def text(self, selector: str) -> str:
+        """Returns the text that an element shows."""
+        return await self.value(f"document.querySelector({selector!r}).innerText")
+
+    async def screenshot(self) -> bytes:
+        """Returns a picture of the whole page as PNG."""
+        picture = await self.do("Page.captureScreenshot", captureBeyondViewport=True)
+        return b64decode(picture["data"])
+
+
+@asynccontextmanager
+async def tab(
+    devtools: str, url: str, script: str = "", microphone: str = "granted"
+) -> AsyncIterator[Tab]:
+    """Opens a page in a running browser; the microphone is `granted` to it or `denied`."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(devtools, max_msg_size=0) as socket,
+    ):
+        tab = Tab(socket)
+        await tab.open(url, script, microphone)
+        try:
+            yield tab
+        finally:
+            await tab.do("Page.close")

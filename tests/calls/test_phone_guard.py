@@ -1,0 +1,150 @@
+"""Who may use the phone in the browser: its own page, this machine, and the bot that hangs up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from page_server import PhoneServer
+from phoning import ACCOUNT_SID, TOKEN, CalledBot, bot_that, page_of, phone_to, sends_nothing
+
+
+class TestOnlyItsOwnPage:
+    """From this machine alone, and from the page that the phone itself serves."""
+
+    @pytest.fixture
+    async def phone(self) -> AsyncIterator[PhoneServer]:
+        async with bot_that(sends_nothing) as url, phone_to(url) as phone:
+            yield phone
+
+    async def status(self, phone: PhoneServer, path: str = "/", **headers: str) -> int:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(phone.url + path, headers=headers) as response,
+        ):
+            return response.status
+
+    async def test_it_is_reached_by_loopback_only(self, phone: PhoneServer) -> None:
+        assert phone.url.startswith("http://127.0.0.1:")
+        addresses = {address for address, _ in phone._runner.addresses}
+        assert addresses == {"127.0.0.1"}
+
+    async def test_a_page_and_its_files_load_nothing_from_elsewhere(
+        self, phone: PhoneServer
+    ) -> None:
+        async with aiohttp.ClientSession() as session:
+            for path in ("/", "/page.css", "/page.js", "/speech.wav"):
+                async with session.get(phone.url + path) as response:
+                    assert response.status == 200
+                    policy = response.headers["Content-Security-Policy"]
+                    assert policy.startswith("default-src 'none'; script-src 'self';")
+                    assert b"http" not in await response.read()
+
+    @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", ""])
+    async def test_another_host_name_is_refused(self, phone: PhoneServer, host: str) -> None:
+        assert await self.status(phone, Host=host) == 403
+
+    @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1", "null"])
+    @pytest.mark.parametrize("path", ["/", "/page", "/speech.wav"])
+    async def test_another_origin_is_refused(
+        self, phone: PhoneServer, path: str, origin: str
+    ) -> None:
+        assert await self.status(phone, path, Origin=origin) == 403
+
+    async def test_a_line_without_an_origin_is_refused(self, phone: PhoneServer) -> None:
+        assert await self.status(phone, "/page") == 403
+
+    async def test_its_own_names_are_served(self, phone: PhoneServer) -> None:
+        port = phone.url.rsplit(":", 1)[1]
+        own = f"http://localhost:{port}"
+        assert await self.status(phone, Host=f"localhost:{port}", Origin=own) == 200
+
+    async def test_a_page_has_one_call_at_a_time(self, phone: PhoneServer) -> None:
+        async with page_of(phone) as page:
+            await page.call()
+            await page.order("call", rate=8000)
+            await page.order("hang up")
+            await page.event("ended")
+            await page.call()
+            assert [event["event"] for event in page.events].count("calling") == 2
+
+    async def test_a_recording_is_its_pages_own_and_goes_with_it(self, phone: PhoneServer) -> None:
+        async with page_of(phone) as page:
+            await page.call()
+            await page.event("step")
+            sid = page.events[1]["call_sid"]
+            assert await self.status(phone, f"/recordings/{sid}.wav") == 200
+            assert await self.status(phone, "/recordings/CA1.wav") == 404
+        async with asyncio.timeout(5):
+            while await self.status(phone, f"/recordings/{sid}.wav") != 404:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    @pytest.mark.parametrize(
+        "order", [{"do": "call", "rate": 8009}, {"do": "call"}, {"do": "x"}, []]
+    )
+    async def test_a_page_that_asks_for_nonsense_is_passed_over(
+        self, phone: PhoneServer, order: object
+    ) -> None:
+        async with page_of(phone) as page:
+            await page._socket.send_json(order)
+            await page.call()
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 191_975])
+async def test_a_page_may_have_any_rate_of_a_browser(rate: int) -> None:
+    async with bot_that(sends_nothing) as url, phone_to(url) as phone, page_of(phone) as page:
+        await page.order("call", rate=rate)
+        for _ in range(50):
+            await page.event("step")
+        # A step in which the number of samples is no whole one has one more or one less.
+        assert abs(len(page.heard) - 2 * rate) <= 2 * (rate // 50 + 1)
+
+
+async def test_what_is_no_key_is_not_pressed() -> None:
+    keys = []
+
+    async def talk(bot: CalledBot) -> None:
+        while True:
+            keys.append((await bot.read("dtmf"))["dtmf"]["digit"])
+
+    async with bot_that(talk) as url, phone_to(url) as phone, page_of(phone) as page:
+        await page.call()
+        for key in ("", "12", "A", "#"):
+            await page.order("press", key=key)
+        while not keys:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert keys == ["#"]
+
+
+class TestTheRestApi:
+    """The stand-in for Twilio's: strict about credentials, as that is."""
+
+    @pytest.mark.parametrize(
+        ("login", "form", "expected"),
+        [
+            ((ACCOUNT_SID, TOKEN), {"Status": "completed"}, (200, None)),
+            (("SK" + "0" * 32, "any secret"), {"Status": "completed"}, (200, None)),
+            ((ACCOUNT_SID, "f" * 32), {"Status": "completed"}, (401, 20003)),
+            (("AC" + "1" * 32, TOKEN), {"Status": "completed"}, (401, 20003)),
+            (None, {"Status": "completed"}, (401, 20003)),
+            ((ACCOUNT_SID, TOKEN), {"Status": "busy"}, (400, 20001)),
+            ((ACCOUNT_SID, TOKEN), {}, (400, 20001)),
+        ],
+    )
+    async def test_a_call_is_ended_by_its_account_only(self, login, form, expected) -> None:
+        async with (
+            bot_that(sends_nothing) as url,
+            phone_to(url, auth_token=TOKEN) as phone,
+            page_of(phone) as page,
+            aiohttp.ClientSession() as session,
+        ):
+            await page.call()
+            sid = page.events[1]["call_sid"]
+            path = f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls/{sid}.json"
+            headers = {"Authorization": aiohttp.encode_basic_auth(*login)} if login else {}
+            async with session.post(phone.url + path, data=form, headers=headers) as response:
+                assert (response.status, (await response.json()).get("code")) == expected
+            if expected[0] == 200:
+                assert (await page.event("ended"))["text"] == "The bot hung up."
+                async with session.post(phone.url + path, data=form, headers=headers) as response:
+                    assert (response.status, (await response.json())["code"]) == (404, 20404)
