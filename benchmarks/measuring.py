@@ -1,11 +1,24 @@
-"""How the benchmarks call what they measure, so that little but that is measured."""
+"""What the benchmarks share: how they call, what they feed, and on which machine they ran."""
 
+import platform
 from collections import deque
 from collections.abc import Callable, Coroutine
+from importlib.metadata import version
 from itertools import repeat
 from typing import Any
 
 import numpy as np
+from cpuinfo import get_cpu_info
+
+from pipecat_twilio.audio import resampler
+
+
+def machine() -> str:
+    """Returns the processor and the versions that a figure belongs to."""
+    cpu = get_cpu_info()  # some hypervisors hide the number in the name
+    name = f"{cpu.get('brand_raw')} family {cpu.get('family')} model {cpu.get('model')}"
+    versions = f"Python {platform.python_version()}, pipecat-ai {version('pipecat-ai')}"
+    return f"{name}, vector path {resampler.vector_path}, {versions}"
 
 
 def many(times: int, call: Callable[..., Any], *arguments: Any) -> None:
@@ -20,6 +33,11 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as result:
         return result.value
     raise RuntimeError("the coroutine waits for something")
+
+
+def pieces(audio: bytes, size: int) -> list[bytes]:
+    """Cuts audio into pieces of so many bytes."""
+    return [audio[i : i + size] for i in range(0, len(audio), size)]
 
 
 def speech_like(secs: float, rate: int, seed: int = 1) -> bytes:
