@@ -49,6 +49,9 @@ MAX_WAIT_SECS = 1.0
 Far below `audio_out_write_timeout_secs` (10), after which Pipecat takes the caller to be gone.
 """
 
+TIMER_SECS = 0.001
+"""Timers of an event loop are no more exact than this, so nothing shorter is waited for."""
+
 PLAYED_SECS = 0.02
 """The audio counts as played when only this is left: the line adds more delay than that."""
 
@@ -146,16 +149,21 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         enough_secs = frame_secs if is_background else max(frame_secs, self._lead_secs)
         write_timeout_secs = getattr(self._params, "audio_out_write_timeout_secs", inf)
         max_wait_secs = min(MAX_WAIT_SECS, write_timeout_secs / 2)
-        # Other calls get their turn, and a mixer whose frames are all dropped does not spin.
-        await asyncio.sleep(0.001)
-        await self._wait_until_unplayed(enough_secs, max_wait_secs)
+        if self._unplayed_secs() - enough_secs > TIMER_SECS:
+            await self._wait_until_unplayed(enough_secs, max_wait_secs)
+        else:
+            # Other calls get their turn. A timer for every write would cost a tenth of the call's
+            # CPU; only a mixer needs it, which never waits for audio: if all its frames were
+            # dropped, it would spin.
+            await asyncio.sleep(TIMER_SECS if self._params.audio_out_mixer else 0)
         return True
 
     async def _wait_until_unplayed(self, enough_secs: float, max_wait_secs: float = inf) -> None:
         """Returns when Twilio has no more than this to play, or it has taken too long."""
         give_up = monotonic() + max_wait_secs
-        # Timers are no more exact than this.
-        while (secs := min(self._unplayed_secs() - enough_secs, give_up - monotonic())) > 0.001:
+        while (
+            secs := min(self._unplayed_secs() - enough_secs, give_up - monotonic())
+        ) > TIMER_SECS:
             if not self._client.is_connected:  # nobody is left to hear it
                 return
             timer = asyncio.get_running_loop().call_later(secs, self._wake)

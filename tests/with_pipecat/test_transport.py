@@ -131,6 +131,17 @@ class TestLead:
 
         assert play(scenario).twilio.silences == []
 
+    def test_other_tasks_run_between_the_frames_of_a_long_lead(self, play) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            await bot.speak(2)
+            turns = set()
+            while len(bot.twilio.plays) < 2 / CHUNK_SECS:
+                turns.add(len(bot.twilio.plays))
+                await asyncio.sleep(0)
+            assert len(turns) > 1 / CHUNK_SECS
+
+        play(scenario, lead_secs=60)
+
     @pytest.mark.parametrize("lead_secs", [-0.001, 60.001, float("nan"), float("inf"), 10**400])
     def test_a_lead_out_of_range_is_refused_by_name(self, lead_secs) -> None:
         with pytest.raises(ValueError, match=f"lead_secs .* {lead_secs}"):
