@@ -50,7 +50,7 @@ Far below `audio_out_write_timeout_secs` (10), after which Pipecat takes the cal
 """
 
 TIMER_SECS = 0.001
-"""Timers of an event loop are no more exact than this, so nothing shorter is waited for."""
+"""No less is waited for: timers are no more exact."""
 
 PLAYED_SECS = 0.02
 """The audio counts as played when only this is left: the line adds more delay than that."""
@@ -73,7 +73,7 @@ def check_pipecat() -> None:
         RuntimeError: It lacks one; the message names what is missing.
     """
     used: dict[Any, tuple[str, ...]] = {
-        FastAPIWebsocketOutputTransport.write_audio_frame: ("_write_audio_sleep",),
+        FastAPIWebsocketOutputTransport.write_audio_frame: ("_write_frame", "_write_audio_sleep"),
         FastAPIWebsocketTransport.__init__: ("_client", "_params", "_output", "_output_name"),
     }
     for function, names in used.items():
@@ -97,9 +97,8 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
     """The output of a `TwilioTransport`, which makes it.
 
     Args:
-        args: Pipecat's arguments.
+        args, kwargs: Pipecat's arguments.
         lead_secs: How much unplayed audio to keep in Twilio's buffer, in seconds.
-        kwargs: Pipecat's arguments.
     """
 
     _params: FastAPIWebsocketParams
@@ -113,17 +112,17 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         self._held_timer: asyncio.TimerHandle | None = None
 
     @property
-    def _is_paced_by_twilio(self) -> bool:
-        return isinstance(self._params.serializer, TwilioFrameSerializer)
+    def _twilio(self) -> TwilioFrameSerializer | None:
+        """The serializer, if it knows what Twilio has yet to play."""
+        serializer = self._params.serializer
+        return serializer if isinstance(serializer, TwilioFrameSerializer) else None
 
     def _unplayed_secs(self) -> float:
-        """Returns how much Twilio has yet to play; 0 for a serializer that cannot tell."""
-        serializer = self._params.serializer
-        return serializer.unplayed_secs() if isinstance(serializer, TwilioFrameSerializer) else 0
+        return self._twilio.unplayed_secs() if self._twilio else 0
 
     async def _write_audio_sleep(self) -> None:
         """Uses Pipecat's pacing only with other serializers."""
-        if not self._is_paced_by_twilio:
+        if not self._twilio:
             await super()._write_audio_sleep()  # type: ignore[no-untyped-call]
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
@@ -135,35 +134,44 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         Returns:
             Whether it was sent.
         """
-        sent = await super().write_audio_frame(frame)
-        if not sent or not self._is_paced_by_twilio:
+        sent = await self._send_audio(frame)
+        if not sent or not self._twilio:
             return sent
         if not getattr(frame, "interruptible", True):
             self._uninterruptible_until = monotonic() + self._unplayed_secs()
-        # After a frame longer than the lead, the next one may be sent at once. Nothing follows the
-        # 2 s of silence at the end of a call, so to wait for those would only prolong the call.
+        # After a frame longer than the lead, the next one may be sent at once.
         frame_secs = len(frame.audio) / (2 * self._params.audio_out_channels * self.sample_rate)
         # A mixer makes audio all the time. Between utterances that gets no lead, or the next
         # utterance would have to wait for it.
         is_background = self._params.audio_out_mixer and type(frame) is OutputAudioRawFrame
         enough_secs = frame_secs if is_background else max(frame_secs, self._lead_secs)
-        write_timeout_secs = getattr(self._params, "audio_out_write_timeout_secs", inf)
-        max_wait_secs = min(MAX_WAIT_SECS, write_timeout_secs / 2)
+        timeout_secs = getattr(self._params, "audio_out_write_timeout_secs", inf)
         if self._unplayed_secs() - enough_secs > TIMER_SECS:
-            await self._wait_until_unplayed(enough_secs, max_wait_secs)
+            await self._wait_until_unplayed(enough_secs, min(MAX_WAIT_SECS, timeout_secs / 2))
         else:
-            # Other calls get their turn. A timer for every write would cost a tenth of the call's
-            # CPU; only a mixer needs it, which never waits for audio: if all its frames were
-            # dropped, it would spin.
+            # Other calls get their turn. A timer would cost a tenth of the call's CPU. Only a mixer
+            # needs it: it never waits for audio, and would spin if all its frames were dropped.
             await asyncio.sleep(TIMER_SECS if self._params.audio_out_mixer else 0)
         return True
 
+    async def _send_audio(self, frame: OutputAudioRawFrame) -> bool:
+        # Pipecat's transport sends a copy at its own rate and channels. Where the frame has these
+        # already and only our `serialize` sees it, the copy would be work for nothing.
+        serialize = getattr(self._params.serializer, "serialize", None)
+        if (
+            getattr(serialize, "__func__", None) is not TwilioFrameSerializer.serialize
+            or frame.sample_rate != self.sample_rate
+            or frame.num_channels != self._params.audio_out_channels
+            or self._params.add_wav_header
+        ):
+            return await super().write_audio_frame(frame)
+        is_open = self._client.is_connected and not self._client.is_closing
+        return is_open and await self._write_frame(frame) is not False  # None in Pipecat 1.7
+
     async def _wait_until_unplayed(self, enough_secs: float, max_wait_secs: float = inf) -> None:
         """Returns when Twilio has no more than this to play, or it has taken too long."""
-        give_up = monotonic() + max_wait_secs
-        while (
-            secs := min(self._unplayed_secs() - enough_secs, give_up - monotonic())
-        ) > TIMER_SECS:
+        end = monotonic() + max_wait_secs
+        while (secs := min(self._unplayed_secs() - enough_secs, end - monotonic())) > TIMER_SECS:
             if not self._client.is_connected:  # nobody is left to hear it
                 return
             timer = asyncio.get_running_loop().call_later(secs, self._wake)
@@ -221,21 +229,18 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         if isinstance(frame, _LastWordFrame):
             return
         if isinstance(frame, BotStoppedSpeakingFrame):
-            if isinstance(self._params.serializer, TwilioFrameSerializer):
-                self._params.serializer.speech_ended()
+            if self._twilio:
+                self._twilio.speech_ended()
             early_secs = self._unplayed_secs() - PLAYED_SECS
             if self._held or early_secs > 0:
-                self._hold(frame, direction, early_secs)
+                self._held.append((frame, direction))
+                if self._held_timer is None:
+                    loop = asyncio.get_running_loop()
+                    self._held_timer = loop.call_later(early_secs, self._release_held_soon)
                 return
         elif isinstance(frame, BotStartedSpeakingFrame | EndFrame | StopFrame | CancelFrame):
             await self._release_held()
         await super().push_frame(frame, direction)
-
-    def _hold(self, frame: Frame, direction: FrameDirection, secs: float) -> None:
-        self._held.append((frame, direction))
-        if self._held_timer is None:
-            loop = asyncio.get_running_loop()
-            self._held_timer = loop.call_later(secs, self._release_held_soon)
 
     def _release_held_soon(self) -> None:
         self.create_task(self._release_held(), "bot_stopped_speaking")

@@ -491,6 +491,62 @@ class Hum(BaseAudioMixer):
         return (np.frombuffer(audio, "<i2") + 1).astype("<i2").tobytes()
 
 
+class TestCopies:
+    """Pipecat's transport sends a copy of each frame, which is made only for who can see it."""
+
+    @staticmethod
+    def payloads(bot: Bot) -> list[str]:
+        return [
+            message["media"]["payload"]
+            for _, message in bot.twilio.received
+            if message["event"] == "media"
+        ]
+
+    @pytest.mark.parametrize("channels", [1, 2])
+    @pytest.mark.parametrize(
+        "params",
+        [{}, {"add_wav_header": True}, {"audio_out_channels": 2}, {"audio_out_10ms_chunks": 1}],
+    )
+    def test_the_same_is_sent_as_by_pipecats_transport(self, play, channels, params) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            pcm = np.arange(-8000, 8000, dtype="<i2").tobytes()
+            await bot.worker.queue_frame(TTSAudioRawFrame(pcm, RATE, channels))
+            await asyncio.sleep(3)
+
+        ours = play(scenario, **params)
+        theirs = play(scenario, FastAPIWebsocketTransport, **params)
+        assert self.payloads(ours) == self.payloads(theirs) != []
+
+    def test_a_frame_written_directly_counts_as_of_the_transports_rate(self, play) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            frame = TTSAudioRawFrame(bytes(640), 2 * RATE, 1)
+            assert await bot.transport.output().write_audio_frame(frame)
+            bot.twilio.client_state = WebSocketState.DISCONNECTED
+            frame = TTSAudioRawFrame(bytes(640), RATE, 1)
+            assert not await bot.transport.output().write_audio_frame(frame)
+
+        assert self.payloads(play(scenario)) == self.payloads(
+            play(scenario, FastAPIWebsocketTransport)
+        )
+
+    @pytest.mark.parametrize("by", ["subclass", "assignment"])
+    def test_a_serializer_of_another_kind_is_given_pipecats_copy(self, play, by) -> None:
+        kinds = []
+
+        class Watching(TwilioFrameSerializer):
+            async def serialize(self, frame: Frame) -> Any:
+                kinds.append(type(frame))
+                return await super().serialize(frame)
+
+        serializer = no_hang_up(Watching)
+        if by == "assignment":
+            serializer = no_hang_up()
+            serializer.serialize = no_hang_up(Watching).serialize
+        play(say_two_seconds, serializer=serializer)
+        assert TTSAudioRawFrame not in kinds
+        assert OutputAudioRawFrame in kinds
+
+
 class TestMixer:
     def test_background_audio_does_not_delay_what_is_said(self, play) -> None:
         async def scenario(bot: Bot, loop: VirtualLoop) -> None:
@@ -562,7 +618,9 @@ class TestAnotherPipecat:
             return True
 
         monkeypatch.setattr(FastAPIWebsocketOutputTransport, "write_audio_frame", write_audio_frame)
-        with pytest.raises(RuntimeError, match=r"pipecat-ai \d.*does not use _write_audio_sleep"):
+        with pytest.raises(
+            RuntimeError, match=r"pipecat-ai \d.*does not use _write_frame, _write_audio_sleep"
+        ):
             check_pipecat()
 
     def test_one_whose_transport_is_built_otherwise_is_refused(self, monkeypatch) -> None:
