@@ -1,10 +1,11 @@
-"""What a live call costs a bot's process: real sockets, real pace, two pipelines, four bots.
+"""What a live call costs a bot's process: real sockets, real pace, two pipelines, six bots.
 
     python benchmarks/live_calls.py FOLDER
 
-Simulated callers in this process talk to examples/echo_bot.py in another, at 16 kHz. live_calls.md
-says what CPU that takes and how late the echo is. A step in which the machine itself was late is
-run again. It takes about five minutes.
+Simulated callers in this process talk to examples/echo_bot.py in two others, at 16 kHz: to the bot
+in question in one, and at the same time to a bot with Pipecat's serializer in the other, since a
+machine is not as fast in one minute as in the next. live_calls.md says what CPU that takes and how
+late the echo is. A step in which the machine itself was late is run again. It takes eight minutes.
 """
 
 import asyncio
@@ -33,54 +34,48 @@ from streamdouble.scenario import Say, Scenario, Wait
 
 from pipecat_twilio import TwilioFrameSerializer, ulaw
 
-PORT = 18766
-URL = f"http://127.0.0.1:{PORT}/"
-SECS = 6  # that all calls of a step are measured for
-CALLS = (10, 30)
+PORTS, URL = (18766, 18767), "http://127.0.0.1:{}/"
+SECS = 15  # that all calls of a step are measured for
+CALLS = (10, 20)
 APART_SECS = 0.1
 TOO_LATE_MS, TRIES = 10, 3
 PIPELINES = {"echo": 0, "echo, 4 more processors, default observers": 4}
 
 HEAD = """# What a live call costs
 
-Calls of {secs} s at 16 kHz on {machine}; written by `tox -e calls`. A step in which the machine
-itself was late each time it was run has no figures.
+Calls of {secs} s at 16 kHz on {machine}; written by `tox -e calls`.
+Each bot is compared with one that has Pipecat's serializer and as many calls at the same time; the
+first row of each pipeline, Pipecat's against Pipecat's, shows how exact that is. A step in which
+the machine itself was late each time it was run has no figures.
 
 | pipeline | bot | calls at once | CPU, ms per call-second | to Pipecat's | wait for a core, ms \
 | delay, median, ms | 99 % below, ms |
 |---|---|---:|---:|---:|---:|---:|---:|"""
 
 
-class Serializer40Ms(TwilioFrameSerializer):
-    """Collects two messages to a frame."""
+def collecting(secs: float) -> type[TwilioFrameSerializer]:
+    """Returns a serializer that collects so much audio to a frame."""
 
     class InputParams(TwilioFrameSerializer.InputParams):
-        """Differs in one default."""
+        input_frame_secs: float = secs
 
-        input_frame_secs: float = 0.04
-
-
-class Serializer60Ms(TwilioFrameSerializer):
-    """Collects three messages to a frame."""
-
-    class InputParams(Serializer40Ms.InputParams):
-        """Differs in the same default."""
-
-        input_frame_secs: float = 0.06
+    return type("Collecting", (TwilioFrameSerializer,), {"InputParams": InputParams})
 
 
-UNTUNED = {"allow_anyone": True, "output_ms": 20, "transport": FastAPIWebsocketTransport}
 PIPECATS, TUNED = "Pipecat's serializer", "ours, everything tuned"  # by README, "Scaling out"
+UNTUNED = {"allow_anyone": True, "output_ms": 20}
+ON_PIPECATS = {**UNTUNED, "transport": FastAPIWebsocketTransport}
 BOTS = {
-    PIPECATS: echo_bot.Settings(serializer=PipecatSerializer, **UNTUNED),
+    PIPECATS: echo_bot.Settings(serializer=PipecatSerializer, **ON_PIPECATS),
+    "one import swapped, 20 ms input frames": echo_bot.Settings(**ON_PIPECATS),
     "ours, 20 ms input frames": echo_bot.Settings(**UNTUNED),
-    "ours, 40 ms input frames": echo_bot.Settings(serializer=Serializer40Ms, **UNTUNED),
-    "ours, 60 ms input frames": echo_bot.Settings(serializer=Serializer60Ms, **UNTUNED),
-    TUNED: echo_bot.Settings(serializer=Serializer40Ms, allow_anyone=True),
+    "ours, 40 ms input frames": echo_bot.Settings(serializer=collecting(0.04), **UNTUNED),
+    "ours, 60 ms input frames": echo_bot.Settings(serializer=collecting(0.06), **UNTUNED),
+    TUNED: echo_bot.Settings(serializer=collecting(0.04), allow_anyone=True),
 }
 
 
-def serve(bot: str, more: int) -> None:
+def serve(bot: str, more: int, port: int) -> None:
     """Serves a bot with so many more processors, in a process of its own."""
     logger.remove()
 
@@ -95,7 +90,7 @@ def serve(bot: str, more: int) -> None:
     if more and bot != TUNED:  # the example has Pipecat's default observers off
         echo_bot.PipelineWorker = observed_worker
     loop = "uvloop" if bot == TUNED else "asyncio"
-    echo_bot.serve(BOTS[bot], port=PORT, log_level="critical", lifespan="off", loop=loop)
+    echo_bot.serve(BOTS[bot], port=port, log_level="critical", lifespan="off", loop=loop)
 
 
 def delays_ms(log: Any, since: float) -> np.ndarray:
@@ -114,8 +109,8 @@ def scheduled_secs(pid: int) -> np.ndarray:
     return np.sum([np.array(f.read_text().split()[:2], float) for f in files], axis=0) / 1e9
 
 
-async def step(pid: int, count: int) -> tuple[np.ndarray, float]:
-    """Places so many calls; returns the row's figures, and how late the callers were, in ms."""
+async def step(port: int, pid: int, count: int) -> np.ndarray:
+    """Places so many calls; returns CPU, wait, two delays and how late the callers were, in ms."""
     ramp = (count + 1) * APART_SECS
     speech = pieces(ulaw.encode(speech_like(SECS + ramp, 8000)), 160)
     all_talk = time.perf_counter() + ramp
@@ -124,7 +119,7 @@ async def step(pid: int, count: int) -> tuple[np.ndarray, float]:
         wait = (number + number / count / 5) * APART_SECS  # nor on the same tick as the others
         await asyncio.sleep(wait)
         script = Scenario("speak", [Say(Path("-"), speech[round(wait / 0.02) :]), Wait(0.5)])
-        return (await place_call(URL, script))[0]
+        return (await place_call(URL.format(port), script))[0]
 
     calls = [asyncio.create_task(one(number)) for number in range(count)]
     await asyncio.sleep(all_talk - time.perf_counter())
@@ -133,29 +128,36 @@ async def step(pid: int, count: int) -> tuple[np.ndarray, float]:
     used = 1000 * (scheduled_secs(pid) - before) / (SECS - 0.5) / count
     logs = await asyncio.gather(*calls)
     delays = np.concatenate([delays_ms(log, all_talk) for log in logs])
-    late = [np.diff([at for at, _ in audio_in(log.sent)]) * 1000 - 20 for log in logs]
-    figures = np.array([*used, *np.percentile(delays, [50, 99])])
-    return figures, float(np.percentile(np.concatenate(late), 99))
+    sent = [np.diff([at for at, _ in audio_in(log.sent)]) for log in logs]
+    late = 1000 * np.concatenate(sent) - 20
+    return np.array([*used, *np.percentile(delays, [50, 99]), np.percentile(late, 99)])
 
 
 async def measure(bot: str, more: int) -> list[np.ndarray]:
-    """Calls a bot; returns the figures for each number of calls, or NaN if the machine was late."""
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(bot, more))
-    process.start()
+    """Calls a bot beside Pipecat's; returns its rows' figures, NaN if the machine was late."""
+    process = multiprocessing.get_context("spawn").Process
+    pair = zip((bot, PIPECATS), PORTS, strict=True)
+    servers = {port: process(target=serve, args=(name, more, port)) for name, port in pair}
     rows = []
     try:
-        await wait_until_served(URL)
+        for port, server in servers.items():
+            server.start()
+            await wait_until_served(URL.format(port))
         for count in CALLS:
             for _ in range(TRIES):
                 gc.collect()
-                figures, late = await step(process.pid or 0, count)
+                steps = [step(port, server.pid or 0, count) for port, server in servers.items()]
+                ours, pipecats = await asyncio.gather(*steps)
+                late = max(ours[-1], pipecats[-1])
+                figures = np.array([ours[0], ours[0] / pipecats[0], *ours[1:-1]])
                 print(bot, more, count, np.round(figures, 2), f"late by {late:.1f} ms", flush=True)
                 if late < TOO_LATE_MS:
                     break
             rows.append(figures if late < TOO_LATE_MS else figures * np.nan)
     finally:
-        process.terminate()
-        process.join()
+        for server in servers.values():
+            server.terminate()
+            server.join()
     return rows
 
 
@@ -164,12 +166,11 @@ def main(folder: Path) -> None:
     logger.remove()
     lines = [HEAD.format(secs=SECS, machine=machine())]
     for pipeline, more in PIPELINES.items():
-        measured = {bot: asyncio.run(measure(bot, more)) for bot in BOTS}
-        for bot, rows in measured.items():
-            for count, figures, first in zip(CALLS, rows, measured[PIPECATS], strict=True):
-                cpu, *others = [f"{figure:.1f}" for figure in figures]
-                cells = (pipeline, bot, str(count), cpu, f"{figures[0] / first[0]:.2f} x", *others)
-                lines.append(f"| {' | '.join(cells)} |")
+        for bot in BOTS:
+            for count, figures in zip(CALLS, asyncio.run(measure(bot, more)), strict=True):
+                cpu, ratio, *others = figures
+                cells = (f"{cpu:.1f}", f"{ratio:.2f} x", *(f"{figure:.1f}" for figure in others))
+                lines.append(f"| {' | '.join((pipeline, bot, str(count), *cells))} |")
     (folder / "live_calls.md").write_text("\n".join([*lines, ""]))
 
 
