@@ -5,15 +5,14 @@ as it is played, and so keeps about one frame in that buffer: whenever the event
 more, the caller hears a gap, and the lateness is never made up. This one keeps `lead_secs` in
 the buffer, and fills it up again as soon as the loop runs.
 
-Sending ahead has three consequences, each handled below: `BotStoppedSpeakingFrame` is pushed only
-when the caller has heard the end (`push_frame`); a call ends only when the last word was played
-(`write_transport_frame`); and an interruption, which empties the buffer, must not discard speech
-that is not interruptible (`process_frame`).
+Sending ahead has three consequences, each handled below: what stands behind the output, such as a
+recorder, gets each frame only when the caller hears it (`push_frame`); a call ends only when the
+last word was played (`write_transport_frame`); and an interruption, which empties the buffer, must
+not discard speech that is not interruptible (`process_frame`).
 """
 
 import asyncio
 import inspect
-from collections import deque
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
@@ -30,6 +29,7 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     OutputAudioRawFrame,
     StopFrame,
+    SystemFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.transports.websocket.fastapi import (
@@ -38,6 +38,7 @@ from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketTransport,
 )
 
+from pipecat_twilio.held_frames import TIMER_SECS, HeldFrames, is_interruptible
 from pipecat_twilio.serializer import TwilioFrameSerializer
 
 MAX_LEAD_SECS = 60
@@ -48,9 +49,6 @@ MAX_WAIT_SECS = 1.0
 
 Far below `audio_out_write_timeout_secs` (10), after which Pipecat takes the caller to be gone.
 """
-
-TIMER_SECS = 0.001
-"""No less is waited for: timers are no more exact."""
 
 PLAYED_SECS = 0.02
 """The audio counts as played when only this is left: the line adds more delay than that."""
@@ -107,15 +105,18 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         super().__init__(*args, **kwargs)
         self._lead_secs = lead_secs
         self._look_again = asyncio.Event()  # set for a moment: whoever waits looks again
+        self._clears = 0  # how often Twilio's buffer was emptied
         self._uninterruptible_until = -inf  # when the last such audio will have been played
-        self._held: deque[tuple[Frame, FrameDirection]] = deque()  # BotStoppedSpeakingFrames
-        self._held_timer: asyncio.TimerHandle | None = None
+        self._held = HeldFrames(super().push_frame, self.create_task, monotonic)
 
     @property
     def _twilio(self) -> TwilioFrameSerializer | None:
         """The serializer, if it knows what Twilio has yet to play."""
         serializer = self._params.serializer
         return serializer if isinstance(serializer, TwilioFrameSerializer) else None
+
+    def _secs(self, frame: OutputAudioRawFrame) -> float:
+        return len(frame.audio) / (2 * self._params.audio_out_channels * self.sample_rate)
 
     def _unplayed_secs(self) -> float:
         return self._twilio.unplayed_secs() if self._twilio else 0
@@ -132,27 +133,28 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             frame: Audio at the transport's rate.
 
         Returns:
-            Whether it was sent.
+            Whether it was sent, and not cleared before the caller heard it.
         """
+        clears = self._clears
         sent = await self._send_audio(frame)
         if not sent or not self._twilio:
             return sent
-        if not getattr(frame, "interruptible", True):
-            self._uninterruptible_until = monotonic() + self._unplayed_secs()
         # After a frame longer than the lead, the next one may be sent at once.
-        frame_secs = len(frame.audio) / (2 * self._params.audio_out_channels * self.sample_rate)
+        frame_secs = self._secs(frame)
+        if not is_interruptible(frame):
+            self._uninterruptible_until = monotonic() + self._unplayed_secs()
         # A mixer makes audio all the time. Between utterances that gets no lead, or the next
         # utterance would have to wait for it.
         is_background = self._params.audio_out_mixer and type(frame) is OutputAudioRawFrame
         enough_secs = frame_secs if is_background else max(frame_secs, self._lead_secs)
         timeout_secs = getattr(self._params, "audio_out_write_timeout_secs", inf)
-        if self._unplayed_secs() - enough_secs > TIMER_SECS:
+        if not self._unplayed_secs():  # dropped, or written by a subclass in a way of its own
+            await super()._write_audio_sleep()  # type: ignore[no-untyped-call]
+        elif self._unplayed_secs() - enough_secs > TIMER_SECS:
             await self._wait_until_unplayed(enough_secs, min(MAX_WAIT_SECS, timeout_secs / 2))
         else:
-            # Other calls get their turn. A timer would cost a tenth of the call's CPU. Only a mixer
-            # needs it: it never waits for audio, and would spin if all its frames were dropped.
-            await asyncio.sleep(TIMER_SECS if self._params.audio_out_mixer else 0)
-        return True
+            await asyncio.sleep(0)  # other calls get their turn; a timer would cost more
+        return self._clears == clears
 
     async def _send_audio(self, frame: OutputAudioRawFrame) -> bool:
         # Pipecat's transport sends a copy at its own rate and channels. Where the frame has these
@@ -211,16 +213,17 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             await super(FastAPIWebsocketOutputTransport, self).process_frame(frame, direction)
         else:
             await super().process_frame(frame, direction)
+            self._clears += 1
             self._wake()
-            await self._release_held()
+            await self._held.interrupt()
 
     async def push_frame(
         self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
     ) -> None:
-        """Pushes a frame; the bot has stopped speaking only when the caller has heard the end.
+        """Pushes a frame when the caller hears what it tells of.
 
-        Until then such a frame is held back. It still comes before the next utterance starts
-        and before the pipeline ends, and an interruption lets it go at once.
+        This holds for audio, for the frames that follow it, and for the beginning and the end of
+        speech in both directions. An interruption drops what is then not heard.
 
         Args:
             frame: Any frame.
@@ -228,35 +231,28 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         """
         if isinstance(frame, _LastWordFrame):
             return
+        is_down = direction == FrameDirection.DOWNSTREAM
         if isinstance(frame, BotStoppedSpeakingFrame):
             if self._twilio:
                 self._twilio.speech_ended()
-            early_secs = self._unplayed_secs() - PLAYED_SECS
-            if self._held or early_secs > 0:
-                self._held.append((frame, direction))
-                if self._held_timer is None:
-                    loop = asyncio.get_running_loop()
-                    self._held_timer = loop.call_later(early_secs, self._release_held_soon)
-                return
-        elif isinstance(frame, BotStartedSpeakingFrame | EndFrame | StopFrame | CancelFrame):
-            await self._release_held()
-        await super().push_frame(frame, direction)
-
-    def _release_held_soon(self) -> None:
-        self.create_task(self._release_held(), "bot_stopped_speaking")
-
-    async def _release_held(self) -> None:
-        """Pushes the frames that were held back."""
-        if self._held_timer is not None:
-            self._held_timer.cancel()
-            self._held_timer = None
-        while self._held:
-            await super().push_frame(*self._held.popleft())
+            heard_at = monotonic() + self._unplayed_secs() - PLAYED_SECS
+            await self._held.add(frame, direction, heard_at)
+        elif isinstance(frame, OutputAudioRawFrame) and is_down:
+            early_secs = self._unplayed_secs() - self._secs(frame)
+            await self._held.add(frame, direction, monotonic() + early_secs)
+        elif isinstance(frame, EndFrame | StopFrame | CancelFrame):
+            await self._held.release()
+            await super().push_frame(frame, direction)
+        elif not isinstance(frame, BotStartedSpeakingFrame) and (
+            not is_down or isinstance(frame, SystemFrame) or frame.pts
+        ):
+            await super().push_frame(frame, direction)
+        else:
+            await self._held.add(frame, direction)
 
     async def cleanup(self) -> None:
         """Releases what the transport holds."""
         self._held.clear()
-        await self._release_held()
         await super().cleanup()  # type: ignore[no-untyped-call]
 
 
@@ -274,9 +270,8 @@ class TwilioTransport(FastAPIWebsocketTransport):
         lead_secs: How much unplayed audio to keep in Twilio's buffer, from 0 to 60 s, and never
             less than the output frame being sent. A stall of the event loop up to this long is not
             heard. Default 0.2: more than a garbage collection or the start of another call takes.
-            It adds no delay. Frames that follow audio through the output are ahead of the caller
-            by as much, except for the end of speech: `BotStoppedSpeakingFrame` comes 20 ms before
-            the caller has heard it, or earlier where the next utterance follows at once.
+            It adds no delay. What stands behind the output gets audio, and the frames that follow
+            it, when the caller hears it; `BotStoppedSpeakingFrame` comes 20 ms before the end.
             With `audio_out_mixer`, background audio between utterances keeps a lead of one frame,
             so that it does not delay the next utterance.
 

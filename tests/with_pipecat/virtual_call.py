@@ -151,12 +151,15 @@ class Bot:
 
     ended: asyncio.Task[None]
 
-    def __init__(self, transport: TwilioTransport, twilio: Twilio, clock: Any) -> None:
+    def __init__(
+        self, transport: TwilioTransport, twilio: Twilio, clock: Any, behind: list[FrameProcessor]
+    ) -> None:
         self.clock = clock
         self.transport = transport
         self.twilio = twilio
         self.upstream, self.downstream = Witness(clock), Witness(clock)
-        pipeline = Pipeline([transport.input(), self.upstream, transport.output(), self.downstream])
+        output = [transport.output(), *behind, self.downstream]
+        pipeline = Pipeline([transport.input(), self.upstream, *output])
         self.worker = PipelineWorker(
             pipeline,
             params=PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=RATE),
@@ -191,9 +194,13 @@ async def running_bot(
     *,
     serializer: Any = None,
     lead_secs: float | None = None,
+    behind: list[FrameProcessor] | None = None,
     **params: Any,
 ) -> AsyncIterator[Bot]:
-    """Gives a bot that has started, and cancels it if it has not ended."""
+    """Gives a bot that has started, and cancels it if it has not ended.
+
+    `behind` are processors behind the output.
+    """
     twilio = Twilio(clock)
     if serializer is None:
         no_rest = TwilioFrameSerializer.InputParams(auto_hang_up=False)
@@ -203,7 +210,7 @@ async def running_bot(
         serializer=serializer,
     )
     options = {} if lead_secs is None else {"lead_secs": lead_secs}
-    bot = Bot(transport(twilio, settings, **options), twilio, clock)
+    bot = Bot(transport(twilio, settings, **options), twilio, clock, behind or [])
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(bot.worker)
     bot.ended = asyncio.create_task(runner.run())

@@ -1,0 +1,95 @@
+"""Frames that wait until the caller hears the audio before them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Any, NamedTuple
+
+from pipecat.frames.frames import Frame, SystemFrame, UninterruptibleFrame
+from pipecat.processors.frame_processor import FrameDirection
+
+TIMER_SECS = 0.001
+"""No less is waited for: timers are no more exact."""
+
+GRACE_SECS = 0.005
+"""How much later than due a frame may be pushed by its timer.
+
+While the bot speaks, the next frame of audio comes within that, and pushes the one that is due:
+then there is one wake-up where there would be two.
+"""
+
+
+class _Held(NamedTuple):
+    due: float
+    frame: Frame
+    direction: FrameDirection
+
+
+class HeldFrames:
+    """A queue of frames in order, each with the time at which it is due.
+
+    Args:
+        push: Pushes a frame in a direction.
+        start: Runs a coroutine in a task of its own.
+        clock: The time that frames are due by, in seconds.
+    """
+
+    def __init__(
+        self,
+        push: Callable[[Frame, FrameDirection], Awaitable[None]],
+        start: Callable[..., Any],
+        clock: Callable[[], float],
+    ) -> None:
+        self._push = push
+        self._start = start
+        self._clock = clock
+        self._held: deque[_Held] = deque()
+        self._pushing = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def add(self, frame: Frame, direction: FrameDirection, due: float = -inf) -> None:
+        """Pushes a frame when it is due and all that were added before it have been pushed.
+
+        Args:
+            frame: Any frame.
+            direction: Where it is going.
+            due: When it is due; at once by default.
+        """
+        self._held.append(_Held(due, frame, direction))
+        await self.release(self._clock() + TIMER_SECS)
+
+    async def release(self, until: float = inf) -> None:
+        """Pushes the frames that are due by a time, or all of them."""
+        async with self._pushing:  # or another task could push the next frame first
+            while self._held and self._held[0].due <= until:
+                _, frame, direction = self._held.popleft()
+                await self._push(frame, direction)
+        self._stop_timer()
+        if self._held:
+            secs = max(0, self._held[0].due - self._clock()) + GRACE_SECS
+            self._timer = asyncio.get_running_loop().call_later(secs, self._release_soon)
+
+    async def interrupt(self) -> None:
+        """Drops what an interruption drops from Pipecat's own queues, and pushes the others."""
+        self._held = deque(held for held in self._held if not is_interruptible(held.frame))
+        await self.release()
+
+    def clear(self) -> None:
+        """Drops all frames."""
+        self._held.clear()
+        self._stop_timer()
+
+    def _release_soon(self) -> None:
+        self._start(self.release(self._clock() + TIMER_SECS), "held_frames")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def is_interruptible(frame: Frame) -> bool:
+    """Returns whether an interruption drops a frame that has not been heard."""
+    by_default = not isinstance(frame, SystemFrame | UninterruptibleFrame)  # before Pipecat 1.11
+    return by_default and getattr(frame, "interruptible", True)
