@@ -191,13 +191,6 @@ def test_after_n_samples_in_exactly_ceil_n_up_by_down_are_out(in_rate: int, out_
         assert given == -(-taken * out_rate // in_rate)
 
 
-@pytest.mark.parametrize(("in_rate", "out_rate"), [*TELEPHONE_RATES, (22050, 8000), (44100, 8000)])
-def test_20_ms_in_is_20_ms_out_on_every_call(in_rate: int, out_rate: int) -> None:
-    resampler = steady(in_rate, out_rate)
-    for _ in range(50):
-        assert len(resampler.process(bytes(in_rate // 50 * 2))) == out_rate // 50 * 2
-
-
 @pytest.mark.parametrize(("in_rate", "out_rate"), RATES)
 def test_chunking_does_not_change_a_bit(in_rate: int, out_rate: int) -> None:
     pcm = noise(6000).tobytes()

@@ -78,11 +78,6 @@ def test_adding_tells_how_long_there_was_nothing_to_play() -> None:
 class TestMarks:
     """Whether the audio before a mark was played, or cleared."""
 
-    def test_a_mark_that_comes_back_by_itself_was_played(self) -> None:
-        playback = Playback(8000)
-        playback.add_mark("a")
-        assert playback.take_mark("a") is False
-
     def test_a_mark_that_was_out_at_a_clear_was_cleared(self) -> None:
         playback = Playback(8000)
         for name in ("a", "b", "b"):

@@ -4,12 +4,9 @@ import base64
 import itertools
 import json
 import tracemalloc
-from types import SimpleNamespace
-from unittest.mock import AsyncMock
 
 import pytest
 from pipecat.frames.frames import OutputAudioRawFrame
-from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
 from streams import ready
 
 from pipecat_twilio import TwilioFrameSerializer
@@ -97,28 +94,12 @@ async def test_the_limit_can_be_set() -> None:
         TwilioFrameSerializer.InputParams(max_message_bytes=0)
 
 
-async def test_pipecats_own_params_have_the_limit_too() -> None:
-    params = PipecatSerializer.InputParams(auto_hang_up=False)
-    serializer = TwilioFrameSerializer("MZ1", params=params)
-    await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
-    assert await serializer.deserialize(GOOD + " " * MIB) is None
-
-
 async def test_the_first_of_its_kind_is_logged_however_many_of_another_came_before(log) -> None:
     serializer = await ready()
     for _ in range(4):
         await serializer.deserialize("{")
     await serializer.deserialize('{"event": "dtmf", "dtmf": {"digit": "A"}}')
     assert "a key (5 dropped so far)" in log[-1]
-
-
-async def test_the_fault_of_a_resampler_is_quoted_in_short(log: list[str]) -> None:
-    serializer = await ready()
-    serializer._output_resampler = AsyncMock()
-    serializer._output_resampler.resample.side_effect = RuntimeError("x" * 10_000)
-    assert await serializer.serialize(OutputAudioRawFrame(bytes(320), 16000, 1)) is None
-    assert "RuntimeError: xxx" in log[0]
-    assert len(log[0]) < 300
 
 
 async def test_bad_messages_leave_nothing_behind() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, patch
 
@@ -15,22 +14,12 @@ from pipecat.frames.frames import (
     OutputTransportMessageFrame,
     TextFrame,
 )
-from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
 from streams import STREAM_SID, media, ready, speech
 
 from pipecat_twilio import TwilioFrameSerializer, messages
 from pipecat_twilio.twilio.hangup import Outcome
 
 CALL = {"call_sid": "CA" + "1" * 32, "account_sid": "AC" + "2" * 32, "auth_token": "secret"}
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time that the serializer is told."""
-    clock = SimpleNamespace(now=100.0)
-    for module in ("serializer", "call_ending"):
-        monkeypatch.setattr(f"pipecat_twilio.{module}.monotonic", lambda: clock.now)
-    return clock
 
 
 async def test_it_can_be_read_at_any_time(clock) -> None:
@@ -110,19 +99,6 @@ async def test_the_end_is_one_line_in_the_log_without_secrets_and_a_callback(fra
     assert "secret" not in line
 
 
-@pytest.mark.parametrize("why", ["stop", "hand_off()"])
-async def test_it_says_why_the_call_was_left_alone(why: str, log: list[str]) -> None:
-    serializer = TwilioFrameSerializer(STREAM_SID, **CALL)
-    if why == "stop":
-        await serializer.deserialize(json.dumps({"event": "stop"}))
-    else:
-        serializer.hand_off()
-    await serializer.serialize(CancelFrame())
-    assert f"does not end the call: {why}" in log[0]
-    assert serializer.call_report.ended_by == why
-    assert serializer.call_report.rest_answer == ""
-
-
 async def test_a_call_handed_off_stays_so_when_its_stream_stops() -> None:
     serializer = TwilioFrameSerializer(STREAM_SID, **CALL)
     serializer.hand_off()
@@ -154,13 +130,6 @@ async def test_the_callback_may_be_a_coroutine_function() -> None:
     serializer = await ready(on_call_report=callback)
     await serializer.serialize(EndFrame())
     callback.assert_awaited_once_with(serializer.call_report)
-
-
-async def test_pipecats_params_have_no_callback_and_need_none() -> None:
-    params = PipecatSerializer.InputParams(auto_hang_up=False)
-    serializer = TwilioFrameSerializer(STREAM_SID, params=params)
-    assert await serializer.serialize(EndFrame()) is None
-    assert serializer.call_report.ended_by == "EndFrame"
 
 
 async def test_a_cancelled_end_is_reported_on_too(log: list[str]) -> None:

@@ -197,16 +197,6 @@ class TestFromTheBot:
         if text is not None:
             json.loads(text, parse_constant=no_constant)
 
-    @pytest.mark.parametrize("depth", [100_000, float("inf")])
-    async def test_a_message_nested_too_deep_is_none(self, depth) -> None:
-        message: list = []
-        if depth == float("inf"):
-            message.append(message)
-        else:
-            for _ in range(depth):
-                message = [message]
-        assert await (await call()).serialize(OutputTransportMessageFrame(message)) is None
-
 
 class Stream:
     """What one direction should have given, the tail of the stream before it first."""

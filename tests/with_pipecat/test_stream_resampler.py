@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pipecat.audio.resamplers.base_audio_resampler import BaseAudioResampler
 from pipecat.audio.resamplers.soxr_stream_resampler import SOXRStreamAudioResampler
+from streams import speech as noise
 
 from pipecat_twilio import SincStreamResampler
 
@@ -35,10 +36,6 @@ def samples_of(audio: bytes) -> np.ndarray:
 
 def tone(hertz: float, rate: int, secs: float = 1.0, amplitude: float = 20000) -> np.ndarray:
     return amplitude * np.sin(2 * np.pi * hertz * np.arange(round(secs * rate)) / rate)
-
-
-def noise(count: int, seed: int = 1) -> bytes:
-    return np.random.default_rng(seed).integers(-9000, 9000, count).astype("<i2").tobytes()
 
 
 def level_at(hertz: float, rate: int, audio: np.ndarray, beside: float | None = None) -> float:
@@ -128,13 +125,6 @@ class TestDelay:
         assert np.abs(heard[: len(expected)] - expected)[inner].max() < 20000 * 0.012  # 0.1 dB
         assert done(resampler.flush()) == b""
 
-    def test_pipecats_has_returned_less_of_the_same_speech(self) -> None:
-        speech = [pcm(tone(500, 24000, 0.02))] * 10
-        ours, theirs = SincStreamResampler(), SOXRStreamAudioResampler()
-        first = [done(r.resample(speech[0], 24000, 16000)) for r in (ours, theirs)]
-        assert len(first[0]) == 2 * 320
-        assert len(first[1]) == 0
-
 
 class TestResponse:
     """What the docstring promises, measured with tones."""
@@ -148,11 +138,6 @@ class TestResponse:
             out = done(SincStreamResampler().resample(pcm(tone(hertz, in_rate)), in_rate, out_rate))
             gain = level_at(hertz, out_rate, middle(out, out_rate)) / 20000
             assert abs(20 * np.log10(gain)) < 0.1, hertz
-
-    def test_24_to_16_khz_is_flat_to_7400_hz(self) -> None:
-        out = done(SincStreamResampler().resample(pcm(tone(7400, 24000)), 24000, 16000))
-        gain = level_at(7400, 16000, middle(out, 16000)) / 20000
-        assert abs(20 * np.log10(gain)) < 0.1
 
     @pytest.mark.parametrize(("in_rate", "out_rate"), RESPONSE_RATES)
     def test_aliases_and_images_are_84_db_down(self, in_rate: int, out_rate: int) -> None:
@@ -179,10 +164,6 @@ class TestChunks:
         resampler = SincStreamResampler(clear_after_secs=None)
         pieces = [audio[i : i + chunk_bytes] for i in range(0, len(audio), chunk_bytes)]
         assert b"".join(done(resampler.resample(p, 24000, 16000)) for p in pieces) == whole
-
-    def test_pipecats_raises_at_an_odd_chunk(self) -> None:
-        with pytest.raises(ValueError, match="buffer size"):
-            done(SOXRStreamAudioResampler().resample(b"123", 24000, 16000))
 
     @pytest.mark.parametrize("end", ["flush", "reset"])
     def test_half_a_sample_does_not_outlive_its_stream(self, end: str) -> None:
@@ -241,17 +222,6 @@ class TestRates:
         fresh = done(SincStreamResampler().resample(noise(160, 2), 24000, 8000))
         assert done(resampler.resample(noise(160, 2), 24000, 8000)) == fresh
 
-    def test_a_change_and_back_goes_on(self) -> None:
-        resampler = SincStreamResampler()
-        for rates in [(24000, 16000), (8000, 16000), (24000, 16000), (24000, 8000)] * 3:
-            assert done(resampler.resample(noise(480), *rates))
-
-    def test_pipecats_raises_at_a_change(self) -> None:
-        theirs = SOXRStreamAudioResampler()
-        done(theirs.resample(noise(480), 24000, 16000))
-        with pytest.raises(ValueError, match="different sample rates"):
-            done(theirs.resample(noise(480), 8000, 16000))
-
     @pytest.mark.parametrize("number", [float, np.int64, np.float64])
     def test_any_whole_number_is_a_rate(self, number: type) -> None:
         expected = done(SincStreamResampler().resample(noise(480), 24000, 16000))
@@ -293,16 +263,10 @@ class TestPause:
         time.sleep(0.02)
         assert done(resampler.resample(noise(480, 2), 24000, 16000)) == b"".join(tail_and_next)
 
-    def test_none_never_ends_a_stream(self) -> None:
+    @pytest.mark.parametrize("clear_after_secs", [None, 30])
+    def test_a_shorter_pause_is_part_of_a_stream(self, clear_after_secs: float | None) -> None:
         whole = done(SincStreamResampler().resample(noise(960), 24000, 16000))
-        resampler = SincStreamResampler(clear_after_secs=None)
-        out = done(resampler.resample(noise(960)[:960], 24000, 16000))
-        time.sleep(0.25)
-        assert out + done(resampler.resample(noise(960)[960:], 24000, 16000)) == whole
-
-    def test_a_shorter_pause_is_part_of_a_stream(self) -> None:
-        whole = done(SincStreamResampler().resample(noise(960), 24000, 16000))
-        resampler = SincStreamResampler(clear_after_secs=30)
+        resampler = SincStreamResampler(clear_after_secs=clear_after_secs)
         out = done(resampler.resample(noise(960)[:960], 24000, 16000))
         time.sleep(0.25)
         assert out + done(resampler.resample(noise(960)[960:], 24000, 16000)) == whole
