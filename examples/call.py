@@ -20,6 +20,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from call_recording import Recording
 from caller import (
@@ -59,6 +60,22 @@ ECHO_CALLS = [
     *(("pipecat", PipecatSerializer, rate) for rate in RATES),
     *(("ours", TwilioFrameSerializer, rate) for rate in RATES),
 ]
+
+
+def local_settings(base_url: str, **others: Any) -> Settings:
+    """Returns the settings of an echo bot that serves anyone, and ends its calls at `base_url`.
+
+    It says no silence at the end of a call, which would count as received.
+    """
+    return Settings(
+        account_sid=ACCOUNT_SID,
+        api_key_sid=KEY_SID,
+        api_key_secret=KEY_SECRET,
+        base_url=base_url,
+        allow_anyone=True,
+        end_silence_secs=0,
+        **others,
+    )
 
 
 @asynccontextmanager
@@ -107,15 +124,10 @@ async def call_echo_bots(speech: Path, folder: Path, progress: Progress) -> list
         for who, serializer, rate in ECHO_CALLS:
             name = f"{who}-{rate // 1000}khz"
             progress.show(name, ECHO_CALL_SECS)
-            settings = Settings(
-                account_sid=ACCOUNT_SID,
-                api_key_sid=KEY_SID,
-                api_key_secret=KEY_SECRET,
-                base_url=base_url,
-                allow_anyone=True,
+            settings = local_settings(
+                base_url,
                 sample_rate=rate,
                 output_ms=20,  # answers each message at once, not every other
-                end_silence_secs=0,  # it would count as received
                 serializer=serializer,
                 transport=FastAPIWebsocketTransport,
             )

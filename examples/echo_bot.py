@@ -84,11 +84,6 @@ class Settings:
             **others,
         )
 
-    @property
-    def checks_signatures(self) -> bool:
-        """Whether it can be told who is calling."""
-        return bool(self.public_url and self.auth_token)
-
     def is_signed(self, request: HTTPConnection, params: Any = None) -> bool:
         """Tells whether Twilio signed a request, or anyone is allowed."""
         if self.allow_anyone:
@@ -109,7 +104,6 @@ class Echo(FrameProcessor):
     """Says back what it hears, and does what the keys ask for."""
 
     def __init__(self, stream_sid: str, output_bytes: int) -> None:
-        """Prepares the echo of one stream, in frames of so many bytes."""
         super().__init__(enable_direct_mode=True)  # nothing has to queue for what never waits
         self._stream_sid = stream_sid
         self._output_bytes = output_bytes
@@ -161,6 +155,12 @@ async def run_pipeline(
         enable_turn_tracking=False,
         idle_timeout_secs=None,
     )
+
+    await run_worker(worker, transport)
+
+
+async def run_worker(worker: PipelineWorker, transport: BaseTransport) -> None:
+    """Runs a pipeline until it ends, or until the caller hangs up, which cancels it."""
 
     @transport.event_handler("on_client_disconnected")
     async def on_client_disconnected(*_: object) -> None:
@@ -228,7 +228,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         ValueError: It could not tell who is calling, and was not told to serve anyone.
     """
-    if not settings.checks_signatures and not settings.allow_anyone:
+    if not settings.allow_anyone and not (settings.public_url and settings.auth_token):
         raise ValueError("PUBLIC_URL and TWILIO_AUTH_TOKEN are needed to know Twilio's requests")
     app = FastAPI()
 

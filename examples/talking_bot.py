@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pipecat.serializers.twilio as pipecat_serializer
 import pipecat.transports.websocket.fastapi as pipecat_transport
-from echo_bot import stream_start
+from echo_bot import run_worker, stream_start
 from fastapi import FastAPI, WebSocket
 from listening import resampled
 from pipecat.audio import utils as pipecat_audio
@@ -47,7 +47,6 @@ from pipecat.services.tts_service import TTSService
 from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.utils.time import time_now_iso8601
-from pipecat.workers.runner import WorkerRunner
 
 import pipecat_twilio
 
@@ -249,14 +248,7 @@ async def run_bot(websocket: WebSocket, stream_sid: str, bot: Bot) -> None:
         ),
         params=PipelineParams(audio_in_sample_rate=bot.in_rate, audio_out_sample_rate=bot.out_rate),
     )
-
-    @transport.event_handler("on_client_disconnected")
-    async def on_client_disconnected(*_: object) -> None:
-        await worker.cancel()
-
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(worker)
-    await runner.run()
+    await run_worker(worker, transport)
 
 
 def create_app(hold_up_secs: float = 0.0) -> FastAPI:

@@ -22,6 +22,11 @@ settings.register_profile("long", deadline=None, print_blob=True, max_examples=3
 settings.load_profile("quick")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Accepts that uvicorn's default WebSocket implementation uses what websockets deprecates."""
+    config.addinivalue_line("filterwarnings", "ignore:websockets.*:DeprecationWarning")
+
+
 def pytest_report_header() -> str:
     """Names what is under test."""
     names = ("pipecat-twilio", "pipecat-ai", "numpy", "msgspec", "aiohttp")

@@ -183,6 +183,13 @@ async def page_of(phone: PhoneServer) -> AsyncIterator[Page]:
         yield page
 
 
+@asynccontextmanager
+async def page_to(talk: Talk, **settings: Any) -> AsyncIterator[Page]:
+    """Serves a bot that takes each call as `talk` says; opens a page of a phone that calls it."""
+    async with bot_that(talk) as url, phone_to(url, **settings) as phone, page_of(phone) as page:
+        yield page
+
+
 def speech(secs: float = 1.5) -> bytes:
     """Returns the beginning of the examples' speech, 16 kHz; it has 3.3 s."""
     with wave.open(str(EXAMPLES / "speech.wav")) as wav:

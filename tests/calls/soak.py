@@ -32,8 +32,9 @@ from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples"))
 
-from caller import ACCOUNT_SID, KEY_SECRET, KEY_SID, RestApi, wait_until_served
-from echo_bot import Settings, serve
+from call import local_settings
+from caller import ACCOUNT_SID, RestApi, wait_until_served
+from echo_bot import serve
 from test_attack import BAD, FLOOD
 
 PORT = 18790
@@ -66,16 +67,7 @@ def run_bot(base_url: str, log: Path) -> None:
     """Runs the bot, in a process of its own."""
     logger.remove()
     logger.add(log, level="WARNING")
-    settings = Settings(
-        account_sid=ACCOUNT_SID,
-        api_key_sid=KEY_SID,
-        api_key_secret=KEY_SECRET,
-        base_url=base_url,
-        allow_anyone=True,
-        sample_rate=RATE,
-        end_silence_secs=0,
-        output_ms=OUTPUT_MS,
-    )
+    settings = local_settings(base_url, sample_rate=RATE, output_ms=OUTPUT_MS)
     serve(settings, port=PORT, log_level="critical", lifespan="off")
 
 

@@ -17,8 +17,6 @@ from pipecat_twilio.twilio.call_report import MIN_GAP_SECS
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 STALL_SECS = 0.3
 
-pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
-
 
 class Reporting(TwilioFrameSerializer):
     """Keeps the serializer of each call, and holds its output up once, as a stalled TTS does."""
@@ -55,16 +53,7 @@ async def test_its_figures_are_those_of_the_caller(
     )
     api = call.RestApi()
     async with api.serve() as base_url:
-        settings = call.Settings(
-            account_sid=call.ACCOUNT_SID,
-            api_key_sid=call.KEY_SID,
-            api_key_secret=call.KEY_SECRET,
-            base_url=base_url,
-            allow_anyone=True,
-            sample_rate=rate,
-            end_silence_secs=0,
-            serializer=Reporting,
-        )
+        settings = call.local_settings(base_url, sample_rate=rate, serializer=Reporting)
         async with call.serve_bot(settings) as webhook:
             log, result = await call.place_call(webhook, scenario)
     report = Reporting.of_call[result.identity.call_sid].call_report

@@ -25,9 +25,6 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 TOKEN = "0123456789abcdef0123456789abcdef"
 CALL_SID = "CA" + "1" * 32
 
-# uvicorn's default WebSocket implementation imports what websockets has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
-
 
 @pytest.mark.parametrize("rate", [8000, 16000, 24000])
 async def test_a_call_is_heard_interrupted_and_ended(call: ModuleType, rate: int) -> None:
@@ -46,18 +43,11 @@ async def test_a_call_is_heard_interrupted_and_ended(call: ModuleType, rate: int
             Wait(5),
         ],
     )
-    async with api.serve() as base_url:
-        settings = call.Settings(
-            account_sid=call.ACCOUNT_SID,
-            api_key_sid=call.KEY_SID,
-            api_key_secret=call.KEY_SECRET,
-            base_url=base_url,
-            allow_anyone=True,
-            sample_rate=rate,
-            end_silence_secs=0,
-        )
-        async with call.serve_bot(settings) as webhook:
-            log, result = await call.place_call(webhook, scenario)
+    async with (
+        api.serve() as base_url,
+        call.serve_bot(call.local_settings(base_url, sample_rate=rate)) as webhook,
+    ):
+        log, result = await call.place_call(webhook, scenario)
     report = call.report("test", log, result, hung_up=result.identity.call_sid in api.ended)
     assert report.complete, report
     # What Twilio had not yet played is lost to the interruption, and what was on its way: a message

@@ -24,9 +24,6 @@ from streamdouble.session import Session, SessionConfig
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
-# uvicorn's default WebSocket implementation imports what websockets has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
-
 AUDIO = np.random.default_rng(1).bytes(30 * 160)  # 0.6 s
 WORD = Say(Path("-"), [AUDIO[i : i + 160] for i in range(0, len(AUDIO), 160)])
 HELLO = Say(Path("-"), WORD.frames[:5])
@@ -136,16 +133,7 @@ async def bot(call: ModuleType, log: list[str]) -> AsyncIterator[Bot]:
             return await super().update(request)
 
     async with Api().serve() as base_url:
-        settings = call.Settings(
-            account_sid=call.ACCOUNT_SID,
-            api_key_sid=call.KEY_SID,
-            api_key_secret=call.KEY_SECRET,
-            base_url=base_url,
-            allow_anyone=True,
-            output_ms=20,
-            end_silence_secs=0,
-            serializer=Witness,
-        )
+        settings = call.local_settings(base_url, output_ms=20, serializer=Witness)
         async with call.serve_bot(settings) as webhook:
             bot = Bot(call, webhook, requests)
             yield bot

@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from page_server import PhoneServer
-from phoning import ACCOUNT_SID, TOKEN, CalledBot, bot_that, page_of, phone_to, sends_nothing
+from phoning import (
+    ACCOUNT_SID,
+    TOKEN,
+    CalledBot,
+    bot_that,
+    page_of,
+    page_to,
+    phone_to,
+    sends_nothing,
+)
 
 
 class TestOnlyItsOwnPage:
@@ -92,7 +101,7 @@ class TestOnlyItsOwnPage:
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 191_975])
 async def test_a_page_may_have_any_rate_of_a_browser(rate: int) -> None:
-    async with bot_that(sends_nothing) as url, phone_to(url) as phone, page_of(phone) as page:
+    async with page_to(sends_nothing) as page:
         await page.order("call", rate=rate)
         for _ in range(50):
             await page.event("step")
@@ -107,7 +116,7 @@ async def test_what_is_no_key_is_not_pressed() -> None:
         while True:
             keys.append((await bot.read("dtmf"))["dtmf"]["digit"])
 
-    async with bot_that(talk) as url, phone_to(url) as phone, page_of(phone) as page:
+    async with page_to(talk) as page:
         await page.call()
         for key in ("", "12", "A", "#"):
             await page.order("press", key=key)

@@ -33,14 +33,9 @@ from phoning import (
     vanishes,
 )
 
-pytestmark = [
-    # uvicorn's default WebSocket implementation imports what websockets has deprecated.
-    pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning"),
-    pytest.mark.skipif(
-        not chromium.EXECUTABLE,
-        reason="no Chromium here: apt-get install chromium, as .ci/run does",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not chromium.EXECUTABLE, reason="no Chromium here: apt-get install chromium, as .ci/run does"
+)
 
 SPEECH = EXAMPLES / "speech.wav"
 TONE = b64encode((b"\x00" * 4 + b"\x80" * 4) * 10_000).decode()  # 10 s of 1 kHz, as loud as can be

@@ -13,8 +13,6 @@ from pipecat_twilio import uninstall
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
-pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
-
 
 @pytest.fixture
 def runner_bot(call, monkeypatch: pytest.MonkeyPatch):

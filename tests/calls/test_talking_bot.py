@@ -15,12 +15,8 @@ from pipecat_twilio import ulaw
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 MODULES = ("caller", "conversation", "echo_bot", "listening", "call_recording", "talking_bot")
 
-pytestmark = [
-    # uvicorn's default WebSocket implementation imports what websockets has deprecated, and
-    # Pipecat's TTS services what Pipecat has.
-    pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*AudioContext.*:DeprecationWarning"),
-]
+# Pipecat's TTS services import what Pipecat has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.*AudioContext.*:DeprecationWarning")
 
 
 @pytest.fixture
