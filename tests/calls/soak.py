@@ -1,6 +1,6 @@
 """Fifty calls at once against one bot process, at the pace of speech, for ten minutes.
 
-    python tests/soak.py [--minutes 10] [--calls 50]
+    tox -e soak -- [--minutes 10] [--calls 50]
 
 The example bot runs in a process of its own and echoes. The callers, in this one, talk for 20 to
 60 s and then hang up or have the bot do so, over REST, and call again. All that was said has to
