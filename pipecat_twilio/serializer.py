@@ -265,7 +265,6 @@ class TwilioFrameSerializer(CallEndingSerializer):
         self._joiner.clear()
         self._playback.clear()
         self._record.interruptions += 1
-        self.speech_ended()
         if self._pending_hang_up is not None:
             self._pending_hang_up.hurry()
 

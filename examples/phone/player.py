@@ -1,6 +1,7 @@
 """What Twilio does with the bot's audio: play it in order, echo marks, forget it on `clear`."""
 
 from collections import deque
+from math import inf
 
 from wire import MEDIA_DISCARDED, RATE, SILENCE, STEP_BYTES, STEP_MS, RefusedMessageError
 
@@ -23,7 +24,6 @@ class Player:
     def __init__(self, started: float) -> None:
         self._started = started
         self._playback = Playback(RATE)
-        self._ends: float | None = None  # when what was added last is over; None after a clear
         self._audio = bytearray()  # what is to be heard from sample `_taken` on
         self._taken = 0
         self._marks: deque[tuple[float, str]] = deque()
@@ -42,17 +42,13 @@ class Player:
         if ahead_secs > MAX_BUFFERED_SECS:
             text = f"{ahead_secs:.0f} s of audio were waiting to be played; more is discarded"
             raise RefusedMessageError(MEDIA_DISCARDED, text)
-        begins = now + ahead_secs
-        gap_secs = 0.0
+        begins = now + (ahead_secs or HOLD_SECS)
+        gap_secs = self._playback.add(ulaw, begins)
         if ahead_secs == 0:
-            begins += HOLD_SECS
-            gap_secs = begins - self._ends if self._ends is not None else 0.0
             silence = round((begins - self._started) * RATE) - self._taken - len(self._audio)
             self._audio += SILENCE * silence
         self._audio += ulaw
-        self._playback.add(ulaw, begins)
-        self._ends = begins + len(ulaw) / RATE
-        return gap_secs
+        return gap_secs if ahead_secs == 0 and gap_secs < inf else 0.0
 
     def mark(self, name: str, now: float) -> None:
         """Has `name` come back when everything added before has been played."""
@@ -61,7 +57,6 @@ class Player:
     def clear(self, now: float) -> list[str]:
         """Forgets what has not been played; returns the marks that waited for it."""
         self._playback.clear()
-        self._ends = None
         played = max(0, round((now - self._started) * RATE) - self._taken)
         del self._audio[played:]
         names = [name for _, name in self._marks]

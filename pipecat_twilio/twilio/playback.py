@@ -1,6 +1,7 @@
 """An estimate of what Twilio, which buffers audio and plays it in order, has yet to play."""
 
 from collections import deque
+from math import inf
 
 MAX_BUFFERED_SECS = 600
 """Twilio discards audio beyond this. Source: https://www.twilio.com/docs/api/errors/31931"""
@@ -22,13 +23,16 @@ class Playback:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._ends = 0.0
+        self._ends = -inf  # when all has been played; nothing was sent yet
         self._unplayed: deque[tuple[float, bytes]] = deque()  # each with the time of its end
         self._marks: deque[str] = deque(maxlen=MAX_MARKS)  # not yet back, the oldest first
         self._cleared_marks: deque[str] = deque(maxlen=MAX_MARKS)
 
     def add(self, ulaw: bytes, now: float) -> float:
-        """Records that `ulaw` was sent; returns how long Twilio's buffer had been empty."""
+        """Records that `ulaw` was sent; returns how long Twilio's buffer had been empty.
+
+        The first audio of a call, and the first after a `clear`, ends no gap: it returns infinity.
+        """
         dry_secs = now - self._ends
         if dry_secs < -MAX_BUFFERED_SECS:
             return 0.0
@@ -40,7 +44,7 @@ class Playback:
 
     def clear(self) -> None:
         """Records that Twilio was told to empty its buffer."""
-        self._ends = 0.0
+        self._ends = -inf
         self._unplayed.clear()
         self._cleared_marks.extend(self._marks)
         self._marks.clear()

@@ -1,6 +1,7 @@
 """The estimate of what is yet to be played, by the times that the test tells."""
 
 import tracemalloc
+from math import inf
 
 import pytest
 
@@ -70,9 +71,11 @@ def test_either_code_of_silence_counts_as_silence_and_no_other_does() -> None:
 
 def test_adding_tells_how_long_there_was_nothing_to_play() -> None:
     playback = Playback(8000)
-    playback.add(SPEECH * 800, 50)
-    assert playback.add(SPEECH * 800, 50.05) == 0
-    assert playback.add(SPEECH * 800, 50.3) == pytest.approx(0.1)
+    assert playback.add(SPEECH * 800, 0.5) == inf
+    assert playback.add(SPEECH * 800, 0.55) == 0
+    assert playback.add(SPEECH * 800, 0.8) == pytest.approx(0.1)
+    playback.clear()
+    assert playback.add(SPEECH * 800, 0.85) == inf
 
 
 class TestMarks:
