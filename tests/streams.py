@@ -2,6 +2,9 @@
 
 import base64
 import json
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
 
 
-def media(payload: bytes, timestamp_ms: int = 0, **part: Any) -> str:
+def media(payload: bytes, timestamp_ms: Any = 0, **part: Any) -> str:
     """Returns the message that brings so much mu-law of the caller's."""
     audio = {
         "track": "inbound",
@@ -31,6 +34,16 @@ def payload_of(text: Any) -> bytes:
 def speech(samples: int, seed: int = 1) -> bytes:
     """Returns 16-bit noise of about the loudness of speech."""
     return np.random.default_rng(seed).integers(-9000, 9000, samples).astype("<i2").tobytes()
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Has tracemalloc count the memory that is taken meanwhile."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
 
 
 async def ready(rate: int = 16000, **params: Any) -> Any:

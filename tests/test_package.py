@@ -34,16 +34,9 @@ def loaded_by(statement: str) -> set[str]:
     return {name.split(".")[0] for name in json.loads(run(program))}
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "from pipecat_twilio import ulaw",
-        "from pipecat_twilio import SincResampler",
-        "from pipecat_twilio import SincResampler, is_valid_signature, ulaw",
-    ],
-)
-def test_the_codec_can_be_had_without_pipecat_or_aiohttp(statement: str) -> None:
-    assert not {"pipecat", "aiohttp", "msgspec", "loguru"} & loaded_by(statement)
+def test_the_codec_can_be_had_without_pipecat_or_aiohttp() -> None:
+    loaded = loaded_by("from pipecat_twilio import SincResampler, is_valid_signature, ulaw")
+    assert not {"pipecat", "aiohttp", "msgspec", "loguru"} & loaded
 
 
 def test_messages_can_be_had_without_pipecat_or_aiohttp() -> None:
@@ -55,20 +48,11 @@ def test_mu_law_alone_does_not_load_numpy() -> None:
 
 
 def test_the_public_names_are_there_and_no_others() -> None:
-    assert pipecat_twilio.__all__ == sorted(
-        [
-            "MarkFrame",
-            "SincResampler",
-            "SincStreamResampler",
-            "TwilioFrameSerializer",
-            "TwilioTransport",
-            "install",
-            "is_valid_signature",
-            "messages",
-            "ulaw",
-            "uninstall",
-        ]
+    names = (
+        "MarkFrame SincResampler SincStreamResampler TwilioFrameSerializer TwilioTransport "
+        "install is_valid_signature messages ulaw uninstall"
     )
+    assert pipecat_twilio.__all__ == names.split()
     for name in pipecat_twilio.__all__:
         assert getattr(pipecat_twilio, name).__name__.split(".")[-1] == name
     assert set(pipecat_twilio.__all__) <= set(dir(pipecat_twilio))

@@ -18,26 +18,8 @@ from pipecat_twilio import SincResampler, ulaw
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
 
-SIZES = [
-    *range(90),
-    159,
-    160,
-    161,
-    239,
-    240,
-    241,
-    479,
-    480,
-    481,
-    1023,
-    1024,
-    1025,
-    2047,
-    2048,
-    2049,
-    5000,
-    20_000,
-]
+SIZES = [*range(90), *(at + i for at in (160, 240, 480, 1024, 2048) for i in (-1, 0, 1))]
+SIZES += [5000, 20_000]
 PROT_NONE = 0  # POSIX; Python's mmap module does not have it
 
 # All whole numbers that fir_rounds takes on the way down, and the next ones, and the same ones on

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from phoning import EXAMPLES
 from pipecat.frames.frames import Frame, OutputAudioRawFrame
 from streamdouble import audio, metrics
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait
@@ -14,7 +15,6 @@ from streamdouble.scenario import Dtmf, Say, Scenario, Wait
 from pipecat_twilio import TwilioFrameSerializer
 from pipecat_twilio.twilio.call_report import MIN_GAP_SECS
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 STALL_SECS = 0.3
 
 

@@ -14,6 +14,7 @@ from unittest.mock import MagicMock
 import aiohttp
 import pytest
 from fastapi import FastAPI, WebSocket
+from phoning import EXAMPLES
 from starlette.websockets import WebSocketDisconnect
 from streamdouble import audio
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait, WaitFor
@@ -21,7 +22,6 @@ from twilio.request_validator import RequestValidator
 
 from pipecat_twilio import messages
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 TOKEN = "0123456789abcdef0123456789abcdef"
 CALL_SID = "CA" + "1" * 32
 

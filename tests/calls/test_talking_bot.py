@@ -3,16 +3,15 @@
 import sys
 import wave
 from base64 import b64encode
-from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from phoning import EXAMPLES
 
 from pipecat_twilio import ulaw
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 MODULES = ("caller", "conversation", "echo_bot", "listening", "call_recording", "talking_bot")
 
 # Pipecat's TTS services import what Pipecat has deprecated.

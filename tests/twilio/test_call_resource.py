@@ -4,14 +4,11 @@ import base64
 from typing import Any
 
 import pytest
+from rest_server import ACCOUNT, CALL, KEY, PATH, SECRET, TOKEN
 
 from pipecat_twilio.twilio import call_resource
 from pipecat_twilio.twilio.call_resource import CallResource
 
-ACCOUNT, CALL = "AC" + "a1" * 16, "CA" + "b2" * 16
-KEY = "SK" + "c3" * 16
-TOKEN, SECRET = "auth-token-that-stays-secret", "key-secret-that-stays-secret"
-PATH = f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{CALL}.json"
 ELSEWHERE = "https://pbx.example.com"
 
 # Each could lead a request elsewhere, or break it.

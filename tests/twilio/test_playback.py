@@ -4,6 +4,7 @@ import tracemalloc
 from math import inf
 
 import pytest
+from streams import traced
 
 from pipecat_twilio.twilio.playback import Playback
 
@@ -119,10 +120,7 @@ class TestMarks:
 
     def test_they_pile_up_no_further_in_a_bot_that_never_interrupts(self) -> None:
         playback = Playback(8000)
-        tracemalloc.start()
-        try:
+        with traced():
             for i in range(100_000):
                 playback.add_mark(f"mark {i}")
             assert tracemalloc.get_traced_memory()[0] < 200_000  # 6 MB in all
-        finally:
-            tracemalloc.stop()

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 from pipecat.frames.frames import OutputAudioRawFrame
-from streams import ready
+from streams import ready, traced
 
 from pipecat_twilio import TwilioFrameSerializer
 
@@ -73,13 +73,10 @@ async def test_a_message_over_1_mib_is_dropped_with_a_warning_before_it_is_parse
     serializer = await ready()
     text = GOOD.replace('"payload": "', f'"payload": "{letter * (32 * MIB)}')
     data = kind(text)
-    tracemalloc.start()
-    try:
+    with traced():
         assert await serializer.deserialize(data) is None
         # Parsing it takes 24 MiB for the audio alone.
         assert tracemalloc.get_traced_memory()[1] < 100_000
-    finally:
-        tracemalloc.stop()
     assert "more than 1048576" in log[0]
     at_limit = kind(GOOD + " " * (MIB - len(GOOD)))
     assert await serializer.deserialize(at_limit) is not None
@@ -110,12 +107,9 @@ async def test_bad_messages_leave_nothing_behind() -> None:
             await serializer.deserialize(data)
 
     await flood(1000)
-    tracemalloc.start()
-    try:
+    with traced():
         await flood(10_000)
         assert tracemalloc.get_traced_memory()[0] < 100_000  # 10 bytes a message
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
