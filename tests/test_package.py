@@ -34,17 +34,16 @@ def loaded_by(statement: str) -> set[str]:
     return {name.split(".")[0] for name in json.loads(run(program))}
 
 
-def test_the_codec_can_be_had_without_pipecat_or_aiohttp() -> None:
-    loaded = loaded_by("from pipecat_twilio import SincResampler, is_valid_signature, ulaw")
-    assert not {"pipecat", "aiohttp", "msgspec", "loguru"} & loaded
-
-
-def test_messages_can_be_had_without_pipecat_or_aiohttp() -> None:
-    assert not {"pipecat", "aiohttp"} & loaded_by("from pipecat_twilio import messages")
-
-
-def test_mu_law_alone_does_not_load_numpy() -> None:
-    assert "numpy" not in loaded_by("from pipecat_twilio import ulaw")
+@pytest.mark.parametrize(
+    ("names", "not_loaded"),
+    [
+        ("SincResampler, is_valid_signature, ulaw", {"pipecat", "aiohttp", "msgspec", "loguru"}),
+        ("messages", {"pipecat", "aiohttp"}),
+        ("ulaw", {"numpy"}),
+    ],
+)
+def test_an_import_loads_only_what_it_needs(names: str, not_loaded: set[str]) -> None:
+    assert not not_loaded & loaded_by(f"from pipecat_twilio import {names}")
 
 
 def test_the_public_names_are_there_and_no_others() -> None:

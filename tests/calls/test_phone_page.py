@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from chromium import Tab
 from dialing import Bot
-from example_bot import free_port
 from page_server import PhoneServer
 from phoning import (
     ACCOUNT_SID,
@@ -30,7 +29,6 @@ from phoning import (
     sends_garbage,
     sends_nothing,
     speech,
-    vanishes,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -151,22 +149,12 @@ async def test_an_interruption_silences_at_once(browser: str) -> None:
         await tab.until("loudness() === 0", secs=3)  # of 10 s
 
 
-@pytest.mark.parametrize(
-    ("talk", "sentence"),
-    [
-        (None, "The bot is not there"),
-        (closes_at_once, "The bot closed the connection at once"),
-        (vanishes, "The connection to the bot broke"),
-    ],
-)
-async def test_a_bot_that_is_of_no_use_gets_a_sentence(browser: str, talk, sentence: str) -> None:
-    async with bot_that(talk or closes_at_once) as url:
-        address = url if talk else f"ws://127.0.0.1:{free_port()}"
-        async with phone_to(address) as phone, page(browser, phone) as tab:
-            for _ in range(2):
-                await tab.click("#call")
-                assert (await ended(tab)).startswith(sentence)
-                await tab.value("document.querySelector('#status').textContent = ''")
+async def test_a_bot_that_takes_no_call_gets_a_sentence(browser: str) -> None:
+    async with bot_that(closes_at_once) as url, phone_to(url) as phone, page(browser, phone) as tab:
+        for _ in range(2):
+            await tab.click("#call")
+            assert (await ended(tab)).startswith("The bot closed the connection at once")
+            await tab.value("document.querySelector('#status').textContent = ''")
 
 
 @pytest.mark.parametrize(

@@ -220,17 +220,6 @@ class TestDeserialize:
         frame = await serializer.deserialize(media(second, 10_000 + gap_ms))
         assert frame.audio == tail + continued.process(ulaw.decode(second))
 
-    async def test_setup_twice_keeps_state_and_a_new_rate_takes_effect(self) -> None:
-        serializer = await ready(16000)
-        codes = ulaw.encode(speech(320))
-        first = await serializer.deserialize(media(codes[:160], 0))
-        await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
-        second = await serializer.deserialize(media(codes[160:], 20))
-        assert first.audio + second.audio == SincResampler(8000, 16000).process(ulaw.decode(codes))
-        await serializer.setup(SimpleNamespace(audio_in_sample_rate=24000))
-        third = await serializer.deserialize(media(codes[:160], 40))
-        assert (third.sample_rate, third.num_frames) == (24000, 480)
-
     @pytest.mark.parametrize("rate", [-1, 16000.5, "fast"])
     async def test_setup_refuses_a_rate_that_cannot_be(self, rate) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, params=QUIET)
@@ -303,16 +292,6 @@ class TestSerialize:
             assert await serializer.serialize(OutputTransportMessageFrame(message)) is None
         assert [line.split()[0] for line in log] == ["ERROR"] * 2
 
-    async def test_a_frame_at_a_new_rate_switches_the_resampler_and_loses_nothing(self) -> None:
-        serializer = await ready()
-        tail = b""
-        for rate in (16000, 24000, 8000, 16000):
-            text = await serializer.serialize(OutputAudioRawFrame(speech(rate // 25), rate, 1))
-            resampler = SincResampler(rate, 8000)
-            expected = tail + resampler.process(speech(rate // 25))
-            assert payload_of(text) == ulaw.encode(expected)
-            tail = resampler.flush()
-
     @pytest.mark.parametrize(("pause_secs", "cleared"), [(0.19, False), (0.21, True)])
     async def test_after_a_pause_the_filters_tail_comes_before_the_new_audio(
         self, pause_secs: float, cleared: bool, clock
@@ -334,12 +313,6 @@ class TestSerialize:
     async def test_what_derives_from_an_interruption_is_one(self) -> None:
         text = await (await ready()).serialize(type("Barging", (InterruptionFrame,), {})())
         assert json.loads(text) == {"event": "clear", "streamSid": STREAM_SID}
-
-    async def test_what_is_unplayed_includes_the_silence_at_its_end(self, clock) -> None:
-        serializer = await ready()
-        await serializer.serialize(OutputAudioRawFrame(speech(800) + bytes(1600), 8000, 1))
-        clock.now += 0.05
-        assert serializer.unplayed_secs() == pytest.approx(0.15)
 
     async def test_an_interruption_clears_twilio_and_leaks_no_stale_audio(self) -> None:
         serializer = await ready()
