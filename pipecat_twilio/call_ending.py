@@ -12,7 +12,6 @@ from typing import Any
 from loguru import logger
 from pipecat.frames.frames import CancelFrame, EndFrame
 from pipecat.serializers.base_serializer import FrameSerializer
-from pydantic import BaseModel
 
 from pipecat_twilio.audio.samples import positive_int
 from pipecat_twilio.params import DEFAULTS, InputParams
@@ -59,12 +58,7 @@ class CallEndingSerializer(FrameSerializer):
 
     def _setting(self, name: str) -> Any:
         """Returns a parameter, or its default if the params object lacks it."""
-        try:
-            return self._params.__dict__[name]
-        except (AttributeError, KeyError):
-            if isinstance(self._params, BaseModel):  # a getattr that fails would take 2 us
-                return DEFAULTS[name]
-            return getattr(self._params, name, DEFAULTS[name])
+        return getattr(self._params, name, DEFAULTS[name])
 
     def _secs(self, name: str) -> float:
         """Returns a parameter in seconds; its default if it is no time: the call must end."""

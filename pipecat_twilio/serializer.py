@@ -240,8 +240,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         pcm = pcm_bytes(frame.audio, size * rate * MAX_BUFFERED_SECS)
         now = monotonic()
         pcm = self._joiner.join(pcm, size, (rate, channels), now)
-        if channels > 1:
-            pcm = mix_down(pcm, channels)
+        pcm = mix_down(pcm, channels)
         resampler = self._output_resampler
         if type(resampler) is SincStreamResampler:
             pcm = resampler.convert(pcm, rate, self._twilio_sample_rate, now)

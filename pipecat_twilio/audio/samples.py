@@ -11,8 +11,6 @@ def positive_int(name: str, value: Any) -> int:
     Raises:
         ValueError: It is not a positive whole number; the text has `name`.
     """
-    if type(value) is int and value > 0:
-        return value
     try:
         number = int(value)
         if number == value and number > 0:

@@ -498,12 +498,15 @@ class TestACallThatMovesOn:
         assert serializer.call_report.rest_answer == ""
 
     async def test_a_hand_off_while_the_last_words_are_played_is_in_time(self, api) -> None:
-        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, base_url=api.base_url)
-        await serializer.serialize(OutputAudioRawFrame(speech(800), 8000, 1))
+        params = TwilioFrameSerializer.InputParams(hang_up_drain_secs=60)
+        serializer = TwilioFrameSerializer(
+            STREAM_SID, **TOKEN, params=params, base_url=api.base_url
+        )
+        await serializer.serialize(OutputAudioRawFrame(speech(480_000), 8000, 1))
         end = asyncio.create_task(serializer.serialize(EndFrame()))
         await asyncio.sleep(0)
         serializer.hand_off()
-        await end
+        await asyncio.wait_for(end, 5)  # not 60
         assert not api.ended
 
 
