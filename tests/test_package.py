@@ -90,8 +90,8 @@ def defined_names() -> set[str]:
     return names
 
 
-class TestFloors:
-    """Imports run downwards: Pipecat's floor uses Twilio's, and both use audio's."""
+class TestLayers:
+    """Imports go downwards: Pipecat's layer uses Twilio's, and both use audio's."""
 
     MODULES: ClassVar = sources()
     FOREIGN: ClassVar = {
@@ -111,7 +111,7 @@ class TestFloors:
         }
 
     @pytest.mark.parametrize("name", [name for name in MODULES if "." in name])
-    def test_a_module_imports_only_from_its_own_floor_and_those_below(self, name: str) -> None:
+    def test_a_module_imports_only_from_its_own_layer_and_those_below(self, name: str) -> None:
         foreign = self.FOREIGN[name.partition(".")[0]]
         assert not [i for i in self.imports(name) if re.match(foreign, i) and i != "pipecat_twilio"]
 
