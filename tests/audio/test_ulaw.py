@@ -104,7 +104,9 @@ def test_an_odd_number_of_bytes_is_no_pcm() -> None:
 
 @pytest.mark.parametrize("convert", [ulaw.decode, ulaw.encode])
 @pytest.mark.parametrize("wrong", [None, "text", 160, [1, 2]])
-def test_what_is_no_buffer_is_a_type_error_that_names_the_argument(convert, wrong) -> None:
+def test_an_object_that_is_no_buffer_is_a_type_error_that_names_the_argument(
+    convert, wrong
+) -> None:
     with pytest.raises(
         TypeError, match=f"(ulaw|pcm) must be bytes-like, got {type(wrong).__name__}"
     ):

@@ -92,7 +92,7 @@ class TestWhoIsServed:
     @pytest.mark.parametrize(
         ("options", "host"), [(["--allow-anyone"], "127.0.0.1"), ([], "0.0.0.0")]
     )
-    def test_whoever_allows_anyone_listens_on_loopback_only(
+    def test_with_allow_anyone_the_bot_listens_on_loopback_only(
         self, call: ModuleType, options: list[str], host: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import echo_bot
@@ -107,7 +107,7 @@ class TestWhoIsServed:
         assert served["host"] == host
         assert served["ws_per_message_deflate"] is False
 
-    async def test_of_a_long_form_no_more_is_read_than_of_one_of_twilios(self, call) -> None:
+    async def test_a_long_form_is_not_read_to_its_end(self, call) -> None:
         settings = call.Settings(auth_token=TOKEN, public_url="https://bot.example.com")
         sent = 0
 
@@ -146,7 +146,7 @@ class TestSignatures:
         ):
             return response.status, await response.text()
 
-    async def test_a_signed_webhook_is_told_a_stream_that_names_the_call(
+    async def test_the_answer_to_a_signed_webhook_is_a_stream_that_names_the_call(
         self, call, settings
     ) -> None:
         form = {"CallSid": CALL_SID, "From": "+15005550006"}

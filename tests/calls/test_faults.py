@@ -163,7 +163,7 @@ async def test_on_a_bad_line_audio_continues_and_history_is_kept(
     assert caller.echoed_all
 
 
-async def test_garbage_between_good_messages_is_passed_over(bot: Bot, log: list[str]) -> None:
+async def test_garbage_between_good_messages_is_ignored(bot: Bot, log: list[str]) -> None:
     garbage = itertools.cycle(GARBAGE)
 
     async def send_garbage(caller: Caller, connection: Any) -> None:

@@ -53,7 +53,7 @@ class TestACallToTheEchoBot:
         said, heard = (np.frombuffer(pcm, "<i2").astype(float) for pcm in (speech(), echo.heard))
         assert comes_back(said[::2], heard[::2])
 
-    async def test_keys_have_their_effect_and_draw_no_warning(self, echo: Page) -> None:
+    async def test_keys_have_their_effect_without_a_warning(self, echo: Page) -> None:
         await echo.call()
         await echo.order("press", key="7")
         assert (await echo.event("mark"))["name"] == "key 7"
@@ -177,7 +177,7 @@ async def test_a_clear_silences_within_one_message() -> None:
         assert [event["name"] for event in page.events if event["event"] == "mark"] == ["unheard"]
 
 
-async def test_what_the_page_sends_too_fast_does_not_delay_the_caller() -> None:
+async def test_audio_that_the_page_sends_too_fast_does_not_delay_the_caller() -> None:
     async with page_to(sends_nothing) as page:
         await page.call()
         for _ in range(50):
@@ -188,7 +188,7 @@ async def test_what_the_page_sends_too_fast_does_not_delay_the_caller() -> None:
     assert 0 < np.count_nonzero(caller) <= 8000 * 0.2
 
 
-async def test_warnings_have_twilios_numbers_and_each_is_told_once() -> None:
+async def test_each_warning_has_twilios_number_and_is_sent_once() -> None:
     async def talk(bot: CalledBot) -> None:
         await bot.answer()
         for _ in range(3):
@@ -204,7 +204,7 @@ async def test_warnings_have_twilios_numbers_and_each_is_told_once() -> None:
         assert warnings == [31950, 31951]
 
 
-async def test_a_gap_in_the_bots_speech_is_told() -> None:
+async def test_a_gap_in_the_bots_speech_is_reported() -> None:
     async def talk(bot: CalledBot) -> None:
         await bot.answer()
         for _ in range(2):

@@ -84,7 +84,7 @@ class TestSentences:
                 "The bot's webhook answered with status 404 (Twilio error 11200)."
             )
 
-    async def test_what_does_not_speak_http(self) -> None:
+    async def test_a_server_that_does_not_speak_http(self) -> None:
         async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"220 mail.example.com\r\n\r\n")
             writer.close()

@@ -33,7 +33,7 @@ class TestOnlyItsOwnPage:
         ):
             return response.status
 
-    async def test_it_is_reached_by_loopback_only(self, phone: PhoneServer) -> None:
+    async def test_it_listens_on_loopback_only(self, phone: PhoneServer) -> None:
         assert phone.url.startswith("http://127.0.0.1:")
         addresses = {address for address, _ in phone._runner.addresses}
         assert addresses == {"127.0.0.1"}
@@ -91,9 +91,7 @@ class TestOnlyItsOwnPage:
     @pytest.mark.parametrize(
         "order", [{"do": "call", "rate": 8009}, {"do": "call"}, {"do": "x"}, []]
     )
-    async def test_a_page_that_asks_for_nonsense_is_passed_over(
-        self, phone: PhoneServer, order: object
-    ) -> None:
+    async def test_nonsense_from_a_page_is_ignored(self, phone: PhoneServer, order: object) -> None:
         async with page_of(phone) as page:
             await page._socket.send_json(order)
             await page.call()
@@ -109,7 +107,7 @@ async def test_a_page_may_have_any_rate_of_a_browser(rate: int) -> None:
         assert abs(len(page.heard) - 2 * rate) <= 2 * (rate // 50 + 1)
 
 
-async def test_what_is_no_key_is_not_pressed() -> None:
+async def test_only_keys_of_a_telephone_are_pressed() -> None:
     keys = []
 
     async def talk(bot: CalledBot) -> None:

@@ -149,7 +149,7 @@ async def test_an_interruption_silences_at_once(browser: str) -> None:
         await tab.until("loudness() === 0", secs=3)  # of 10 s
 
 
-async def test_a_bot_that_takes_no_call_gets_a_sentence(browser: str) -> None:
+async def test_a_bot_that_closes_at_once_is_reported_in_a_sentence(browser: str) -> None:
     async with bot_that(closes_at_once) as url, phone_to(url) as phone, page(browser, phone) as tab:
         for _ in range(2):
             await tab.click("#call")
@@ -216,7 +216,7 @@ async def test_without_a_microphone_a_speech_file_can_be_said(
         await tab.until("notices.innerText.includes('it is no audio that this browser can read')")
 
 
-async def test_it_works_by_keyboard_and_tells_a_screen_reader(browser: str) -> None:
+async def test_it_works_with_a_keyboard_and_a_screen_reader(browser: str) -> None:
     async with bot_that(sends_nothing) as url, phone_to(url) as phone, page(browser, phone) as tab:
         await tab.type("Tab")
         assert await tab.value("document.activeElement.id") == "call"

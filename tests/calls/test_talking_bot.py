@@ -53,13 +53,13 @@ class TestWhatWasHeard:
 
     @pytest.mark.parametrize("begin", [0.1, 0.3, 0.8, 0.93, 1.0])
     @pytest.mark.parametrize("lost", [0.06, 0.12])
-    def test_what_is_missing_in_mid_word_is_lost(self, examples, begin, lost) -> None:
+    def test_missing_audio_inside_a_word_counts_as_lost(self, examples, begin, lost) -> None:
         heard = self.heard(examples, (1, 0, begin), (1, begin + lost, 1.42))
         assert heard.lost_ms == pytest.approx(1000 * lost, abs=2)
         assert (heard.cut_ms, heard.silence_ms) == (0, 0)
 
     @pytest.mark.parametrize("cut", [0.05, 0.1, 0.2])
-    def test_what_is_missing_at_the_end_is_cut_off(self, examples, cut) -> None:
+    def test_missing_audio_at_the_end_counts_as_cut_off(self, examples, cut) -> None:
         heard = self.heard(examples, (1, 0, 1.42 - cut))
         assert heard.cut_ms == pytest.approx(1000 * cut, abs=25)
         assert (heard.lost_ms, heard.silence_ms) == (0, 0)
@@ -71,7 +71,7 @@ class TestWhatWasHeard:
         assert heard.silence_ms == pytest.approx(1000 * late, abs=1)
         assert heard.lost_ms + heard.cut_ms <= 2
 
-    def test_what_comes_early_waits_for_its_turn(self, examples) -> None:
+    def test_early_audio_waits_for_its_turn(self, examples) -> None:
         heard = self.heard(examples, (1, 0, 0.5), (1.1, 0.5, 1), (1.2, 1, 1.42))
         assert (heard.lost_ms, heard.cut_ms, heard.silence_ms) == (0, 0, 0)
 

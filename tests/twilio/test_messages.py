@@ -184,7 +184,7 @@ def test_every_track_but_the_bots_own_is_the_caller(tracks, is_from_bot: bool) -
         released(),
     ],
 )
-def test_what_cannot_be_read_is_one_kind_of_error_with_a_short_text(data) -> None:
+def test_every_unreadable_message_raises_a_message_error_with_a_short_text(data) -> None:
     with pytest.raises(messages.MessageError) as error:
         messages.parse(data)
     assert 0 < len(str(error.value)) < 200

@@ -106,7 +106,7 @@ class TestMarks:
         playback.clear()
         assert playback.take_mark("a") is False
 
-    def test_marks_that_never_come_back_are_forgotten_at_last(self) -> None:
+    def test_the_oldest_of_1001_marks_is_forgotten(self) -> None:
         playback = Playback(8000)
         for i in range(1001):
             playback.add_mark(str(i))
@@ -118,7 +118,7 @@ class TestMarks:
         playback.clear()
         assert playback.take_mark("2") is False
 
-    def test_they_pile_up_no_further_in_a_bot_that_never_interrupts(self) -> None:
+    def test_marks_take_no_more_memory_if_the_bot_is_never_interrupted(self) -> None:
         playback = Playback(8000)
         with traced():
             for i in range(100_000):

@@ -53,7 +53,7 @@ async def test_a_flood_of_bad_messages_is_a_few_short_lines_without_the_audio(
     assert await serializer.deserialize(GOOD) is not None
 
 
-async def test_what_is_quoted_of_a_message_is_a_short_excerpt(log: list[str]) -> None:
+async def test_the_log_quotes_only_a_short_excerpt_of_a_message(log: list[str]) -> None:
     serializer = await ready()
     for data in (
         json.dumps({"event": "\x1b[31m" + "x" * 100_000}),

@@ -163,7 +163,7 @@ class TestInstalled:
         same = {what for what, value in in_place().items() if value is PIPECATS[what]}
         assert same == {left_out}
 
-    def test_who_derives_from_pipecats_transport_goes_on_working(self) -> None:
+    def test_subclasses_of_pipecats_transport_still_work(self) -> None:
         class Derived(transport_module.FastAPIWebsocketTransport):
             pass
 
@@ -180,7 +180,7 @@ class TestInstalled:
 
 
 class TestDefaults:
-    def test_they_are_what_the_runner_does_not_pass(self) -> None:
+    def test_defaults_are_used_for_what_the_runner_does_not_pass(self) -> None:
         params = TwilioFrameSerializer.InputParams(auto_hang_up=False, hang_up_timeout_secs=9)
         install(params=params, lead_secs=0.5)
         transport = answered()
@@ -196,14 +196,14 @@ class TestDefaults:
             ({"base_url": "https://example.com"}, "https://example.com/"),
         ],
     )
-    def test_calls_are_ended_where_they_say(self, defaults, root) -> None:
+    def test_calls_are_ended_at_the_installed_address(self, defaults, root) -> None:
         install(**defaults)
         serializer = serializer_module.TwilioFrameSerializer(
             "MZ1", "CA1", "AC1", "token", region="", edge="", base_url=""
         )
         assert serializer._call_resource().url.startswith(root)
 
-    def test_what_is_passed_goes_before_them(self) -> None:
+    def test_arguments_that_are_passed_take_precedence(self) -> None:
         install(
             params=TwilioFrameSerializer.InputParams(auto_hang_up=False),
             lead_secs=0.5,
@@ -225,7 +225,7 @@ class TestDefaults:
         assert second._params.auto_hang_up
         assert second._params.sample_rate == 12345
 
-    def test_new_ones_take_the_place_of_those_before(self) -> None:
+    def test_a_second_install_replaces_the_defaults(self) -> None:
         for rate in (11111, 22222):
             install(params=TwilioFrameSerializer.InputParams(sample_rate=rate))
             assert serializer_of(answered())._params.sample_rate == rate
@@ -251,7 +251,7 @@ class TestRepeating:
         assert in_place() == before
         assert len(log) == 1
 
-    def test_what_is_left_out_the_second_time_is_pipecats_again(self) -> None:
+    def test_a_part_left_out_the_second_time_is_pipecats_again(self) -> None:
         install()
         install(transport=False)
         assert in_place()["transport"] is PIPECATS["transport"]
@@ -292,7 +292,7 @@ class TestAnotherPipecat:
 
     @pytest.mark.parametrize("what", PLACES)
     @pytest.mark.parametrize("installed", [False, True])
-    def test_it_is_refused_and_left_alone(self, what: str, installed: bool) -> None:
+    def test_it_is_refused_and_not_changed(self, what: str, installed: bool) -> None:
         if installed:
             install()
         with pytest.MonkeyPatch.context() as patch:
@@ -303,7 +303,7 @@ class TestAnotherPipecat:
             assert in_place() == before
 
     @pytest.mark.parametrize("what", PLACES)
-    def test_what_is_not_wanted_is_not_looked_at(self, what: str) -> None:
+    def test_a_part_that_is_left_out_is_not_checked(self, what: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(*PLACES[what], FromTheFuture)
             install(**{what: False})
@@ -353,9 +353,7 @@ assert type(resampler) is pipecat_twilio.SincStreamResampler
         ({"lead_secs": 61}, ValueError),
     ],
 )
-def test_what_no_call_could_be_made_with_is_refused_before_anything_is_changed(
-    arguments, error
-) -> None:
+def test_an_unusable_argument_is_refused_before_anything_is_changed(arguments, error) -> None:
     before = serializer_module.TwilioFrameSerializer
     (name,) = arguments
     with pytest.raises(error, match=name):

@@ -143,12 +143,12 @@ class TestFromTheNetwork:
         await check_that_audio_survives(junk)
 
     @pytest.mark.parametrize("conversation", FOUND)
-    async def test_so_is_all_that_the_fuzzer_starts_from_or_found(self, conversation) -> None:
+    async def test_every_file_of_the_fuzzers_corpus_is_handled_too(self, conversation) -> None:
         await check_that_audio_survives(conversation.split(b"\n"))
         await check_that_audio_survives(conversation.decode(errors="replace").split("\n"))
 
     @given(st.lists(unreadable, max_size=8), st.sampled_from([8000, 16000, 22050, 24000]))
-    async def test_what_cannot_be_read_leaves_no_trace_in_the_audio(self, junk, rate) -> None:
+    async def test_an_unreadable_message_has_no_effect_on_the_audio(self, junk, rate) -> None:
         serializer = await call(rate)
         first = await serializer.deserialize(media(CODES[:160], 20))
         for data in junk:

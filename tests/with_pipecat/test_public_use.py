@@ -93,7 +93,9 @@ class TestWhatIsNeededAtHangUp:
         assert api.ended == {path_of(CALL_SID): 1}
 
     @both
-    async def test_so_may_all_else(self, serializer_class, api) -> None:
+    async def test_account_token_and_base_url_may_be_assigned_later(
+        self, serializer_class, api
+    ) -> None:
         serializer = quiet(serializer_class)
         serializer._account_sid = "AC" + "4" * 32
         serializer._call_sid = CALL_SID
@@ -134,7 +136,7 @@ class TestWhatIsNeededAtHangUp:
             ("_base_url", "ftp://example.com"),
         ],
     )
-    async def test_what_would_have_been_refused_is_an_error_in_the_log_and_no_request(
+    async def test_an_invalid_value_is_an_error_in_the_log_and_no_request_is_made(
         self, name: str, value: Any, log: list[str]
     ) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
@@ -150,7 +152,7 @@ class TestWhatIsNeededAtHangUp:
 
     @both
     @pytest.mark.parametrize("attempted", [True, False])
-    async def test_whoever_ended_the_call_can_say_so(
+    async def test_a_bot_that_ended_the_call_itself_can_say_so(
         self, serializer_class, attempted: bool, api
     ) -> None:
         serializer = serializer_class(STREAM_SID, **TOKEN, base_url=api.base_url)
@@ -205,7 +207,7 @@ class TestRatesAndResamplers:
             assert len(await resampler.resample(bytes(320), 8000, 8000)) == 320
 
     @both
-    async def test_a_sample_rate_assigned_instead_of_setup_is_that_of_the_frames(
+    async def test_frames_have_a_sample_rate_that_was_assigned_without_setup(
         self, serializer_class
     ) -> None:
         serializer = quiet(serializer_class)
@@ -214,7 +216,7 @@ class TestRatesAndResamplers:
         frame = [frame for frame in frames if frame is not None][-1]
         assert frame.sample_rate == 24000
 
-    async def test_and_their_audio_really_is_at_it(self) -> None:
+    async def test_after_a_rate_is_assigned_the_audio_has_that_rate(self) -> None:
         serializer = await ready(16000)
         codes = ulaw.encode(speech(160))
         await serializer.deserialize(media(codes, 0))
@@ -226,14 +228,14 @@ class TestRatesAndResamplers:
         assert frame.num_frames == 480
 
     @pytest.mark.parametrize("rate", ["fast", None, -1, 10**400, 1.5])
-    async def test_a_sample_rate_that_cannot_be_is_a_warning(self, rate, log: list[str]) -> None:
+    async def test_an_impossible_sample_rate_is_a_warning(self, rate, log: list[str]) -> None:
         serializer = await ready(16000)
         serializer._sample_rate = rate
         assert await serializer.deserialize(media(bytes(160))) is None
         assert log[0].startswith("WARNING")
 
     @both
-    async def test_a_twilio_sample_rate_assigned_is_used(self, serializer_class) -> None:
+    async def test_an_assigned_twilio_sample_rate_is_used(self, serializer_class) -> None:
         serializer = quiet(serializer_class)
         serializer._twilio_sample_rate = serializer._sample_rate = 16000
         frame = await serializer.deserialize(media(bytes(320)))
@@ -242,7 +244,7 @@ class TestRatesAndResamplers:
         assert len(payload_of(text)) == 320
 
     @both
-    async def test_a_resampler_assigned_is_used(self, serializer_class) -> None:
+    async def test_an_assigned_resampler_is_used(self, serializer_class) -> None:
         rates: list[tuple[int, int]] = []
 
         class Doubling:
@@ -448,7 +450,7 @@ class TestTheStart:
         await serializer.deserialize(json.dumps(START))
         assert serializer._stream_sid == STREAM_SID
 
-    async def test_one_that_was_given_is_never_replaced(self, log: list[str]) -> None:
+    async def test_a_given_stream_sid_is_never_replaced(self, log: list[str]) -> None:
         serializer = TwilioFrameSerializer("MZ1", **TOKEN)
         await serializer.deserialize(json.dumps(START))
         assert serializer._stream_sid == "MZ1"
@@ -466,7 +468,7 @@ class TestTheStart:
         await serializer.serialize(EndFrame())
         assert api.ended == {path_of(OTHER_CALL_SID): 1}
 
-    async def test_of_a_hostile_call_sid_the_warning_quotes_a_short_excerpt(self, log) -> None:
+    async def test_the_warning_quotes_a_short_excerpt_of_a_hostile_call_sid(self, log) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
         start = START["start"] | {"callSid": "\x1b[31m" + "x" * 100_000}
         await serializer.deserialize(json.dumps(START | {"start": start}))
@@ -480,7 +482,9 @@ class TestACallThatMovesOn:
 
     @pytest.mark.parametrize("why", ["stop", "hand_off()"])
     @pytest.mark.parametrize("frame", [EndFrame, CancelFrame])
-    async def test_it_is_neither_ended_nor_waited_for(self, why: str, frame, api, log) -> None:
+    async def test_a_call_that_was_left_is_neither_ended_nor_waited_for(
+        self, why: str, frame, api, log
+    ) -> None:
         params = TwilioFrameSerializer.InputParams(hang_up_drain_secs=60)
         serializer = TwilioFrameSerializer(
             STREAM_SID, **TOKEN, params=params, base_url=api.base_url
@@ -532,14 +536,14 @@ class TestInputFrames:
     async def test_a_message_of_less_than_20_ms_is_a_frame_by_default(self) -> None:
         assert (await (await ready(16000)).deserialize(media(bytes(80)))).num_frames == 160
 
-    async def test_what_was_collected_when_the_stream_stops_is_not_lost(self) -> None:
+    async def test_audio_collected_before_the_stream_stops_is_not_lost(self) -> None:
         serializer = await ready(16000, input_frame_secs=0.06)
         assert await serializer.deserialize(media(bytes(160))) is None
         assert (await serializer.deserialize(json.dumps(STOP))).num_frames == 320
         assert await serializer.deserialize(json.dumps(STOP)) is None
 
     @pytest.mark.parametrize("secs", [0.01, 0, -1, 1.01, float("nan")])
-    def test_other_lengths_are_refused_by_name(self, secs: float) -> None:
+    def test_a_frame_length_out_of_range_is_refused_by_name(self, secs: float) -> None:
         with pytest.raises(ValueError, match="input_frame_secs"):
             TwilioFrameSerializer.InputParams(input_frame_secs=secs)
 
@@ -567,7 +571,7 @@ class TestAnythingThatIsAudio:
             {"audio": np.zeros(320, np.float32)},
         ],
     )
-    async def test_the_rest_is_dropped_with_a_warning(self, fields, log: list[str]) -> None:
+    async def test_any_other_value_is_dropped_with_a_warning(self, fields, log: list[str]) -> None:
         serializer = await ready()
         assert await serializer.serialize(self.frame(**fields)) is None
         assert [line.split()[0] for line in log] == ["WARNING"]

@@ -81,7 +81,7 @@ class TestConstructor:
             {**TOKEN, "region": "ie1", "edge": ""},
         ],
     )
-    def test_what_pipecat_refuses_is_refused(self, arguments: dict[str, str]) -> None:
+    def test_arguments_that_pipecat_refuses_are_refused(self, arguments: dict[str, str]) -> None:
         for serializer in (*comparable(arguments), TwilioFrameSerializer):
             with pytest.raises(ValueError, match=r"auto_hang_up|auth_token|api_key|region"):
                 serializer(STREAM_SID, **arguments)
@@ -96,7 +96,7 @@ class TestConstructor:
             {**CALL, "api_key_sid": "SK1", "api_key_secret": "s"},
         ],
     )
-    def test_what_pipecat_takes_is_taken(self, arguments: dict[str, str]) -> None:
+    def test_arguments_that_pipecat_takes_are_taken(self, arguments: dict[str, str]) -> None:
         for serializer in (*comparable(arguments), TwilioFrameSerializer):
             made = serializer(STREAM_SID, **arguments)
             assert made._call_sid == CALL["call_sid"]
@@ -193,9 +193,7 @@ class TestDeserialize:
         warnings = [line for line in log if line.startswith("WARNING")]
         assert 1 <= len(warnings) <= 3
 
-    async def test_a_flood_of_bad_messages_is_counted_not_logged_one_by_one(
-        self, log: list[str]
-    ) -> None:
+    async def test_only_every_power_of_two_of_bad_messages_is_logged(self, log: list[str]) -> None:
         serializer = await ready()
         for _ in range(10_000):
             await serializer.deserialize("{")
@@ -221,7 +219,7 @@ class TestDeserialize:
         assert frame.audio == tail + continued.process(ulaw.decode(second))
 
     @pytest.mark.parametrize("rate", [-1, 16000.5, "fast"])
-    async def test_setup_refuses_a_rate_that_cannot_be(self, rate) -> None:
+    async def test_setup_refuses_an_impossible_rate(self, rate) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, params=QUIET)
         with pytest.raises(ValueError, match="audio_in_sample_rate must be a positive integer"):
             await serializer.setup(SimpleNamespace(audio_in_sample_rate=rate))
@@ -281,7 +279,9 @@ class TestSerialize:
         assert await (await ready()).serialize(OutputTransportMessageFrame(message)) is None
         assert any(line.startswith("ERROR") and "not JSON" in line for line in log)
 
-    async def test_so_is_one_that_is_nested_too_deep(self, log: list[str]) -> None:
+    async def test_a_message_that_is_nested_too_deep_is_dropped_with_an_error(
+        self, log: list[str]
+    ) -> None:
         deep: list = []
         for _ in range(100_000):
             deep = [deep]
@@ -310,7 +310,7 @@ class TestSerialize:
         frame = kind(audio=speech(320), sample_rate=8000, num_channels=1)
         assert payload_of(await (await ready()).serialize(frame)) == ulaw.encode(speech(320))
 
-    async def test_what_derives_from_an_interruption_is_one(self) -> None:
+    async def test_a_subclass_of_the_interruption_frame_clears_too(self) -> None:
         text = await (await ready()).serialize(type("Barging", (InterruptionFrame,), {})())
         assert json.loads(text) == {"event": "clear", "streamSid": STREAM_SID}
 
@@ -417,7 +417,7 @@ class TestHangUp:
             (PipecatSerializer.InputParams(), 2),  # which lacks the field
         ],
     )
-    async def test_it_waits_no_longer_than_it_may(self, params, most_secs: float, clock) -> None:
+    async def test_the_wait_has_a_limit(self, params, most_secs: float, clock) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN, params=params)
         async with ending(serializer, MINUTE) as waiting:
             assert waiting.wait_secs() == pytest.approx(most_secs)
@@ -425,7 +425,7 @@ class TestHangUp:
             assert waiting.wait_secs() <= 1e-9
 
     @pytest.mark.parametrize("odd", [None, "2", -1, float("nan")])
-    async def test_an_odd_time_that_was_assigned_keeps_no_call_open(self, odd, clock) -> None:
+    async def test_an_invalid_time_does_not_keep_the_call_open(self, odd, clock) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
         serializer._params.hang_up_drain_secs = odd
         async with ending(serializer, MINUTE) as waiting:
@@ -471,7 +471,7 @@ class TestHangUp:
             (PipecatSerializer.InputParams(), 5),  # which lacks the field
         ],
     )
-    async def test_the_request_takes_no_longer_than_it_may(self, params, most_secs) -> None:
+    async def test_the_request_has_a_time_limit(self, params, most_secs) -> None:
         outcome = Outcome(over=True, answer="200", attempts=1)
         with patch("pipecat_twilio.twilio.hangup.hang_up", AsyncMock(return_value=outcome)) as sent:
             await TwilioFrameSerializer(STREAM_SID, **TOKEN, params=params).serialize(EndFrame())

@@ -56,7 +56,7 @@ def middle(audio: bytes, rate: int) -> np.ndarray:
 
 
 class TestInterface:
-    def test_it_is_pipecats_and_takes_what_pipecats_takes(self) -> None:
+    def test_it_is_a_pipecat_resampler_with_the_same_arguments(self) -> None:
         resampler = SincStreamResampler(quality="QQ", clear_after_secs=None, of_the_future=1)
         assert isinstance(resampler, BaseAudioResampler)
         theirs = inspect.signature(SOXRStreamAudioResampler).parameters.values()
@@ -162,14 +162,16 @@ class TestChunks:
         assert b"".join(done(resampler.resample(p, 24000, 16000)) for p in pieces) == whole
 
     @pytest.mark.parametrize("end", ["flush", "reset"])
-    def test_half_a_sample_does_not_outlive_its_stream(self, end: str) -> None:
+    def test_half_a_sample_is_forgotten_when_its_stream_ends(self, end: str) -> None:
         resampler = SincStreamResampler()
         done(resampler.resample(noise(100) + b"\x7f", 24000, 16000))
         done(getattr(resampler, end)())
         fresh = done(SincStreamResampler().resample(noise(100, 2), 24000, 16000))
         assert done(resampler.resample(noise(100, 2), 24000, 16000)) == fresh
 
-    def test_nor_does_it_outlive_a_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_half_a_sample_is_forgotten_after_a_pause(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         now = 50.0
         monkeypatch.setattr("pipecat_twilio.stream_resampler.monotonic", lambda: now)
         resampler, whole = SincStreamResampler(), SincStreamResampler()
