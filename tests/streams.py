@@ -14,7 +14,7 @@ STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
 
 
 def media(payload: bytes, timestamp_ms: Any = 0, **part: Any) -> str:
-    """Returns the message that brings so much mu-law of the caller's."""
+    """Returns a message with this mu-law from the caller."""
     audio = {
         "track": "inbound",
         "timestamp": str(timestamp_ms),
@@ -24,7 +24,7 @@ def media(payload: bytes, timestamp_ms: Any = 0, **part: Any) -> str:
 
 
 def payload_of(text: Any) -> bytes:
-    """Returns the mu-law of a message to Twilio that has the documented keys and no others."""
+    """Returns the mu-law of a message to Twilio; checks that it has exactly the documented keys."""
     message = json.loads(text)
     payload = message["media"]["payload"]
     assert message == {"event": "media", "streamSid": STREAM_SID, "media": {"payload": payload}}
@@ -32,13 +32,13 @@ def payload_of(text: Any) -> bytes:
 
 
 def speech(samples: int, seed: int = 1) -> bytes:
-    """Returns 16-bit noise of about the loudness of speech."""
+    """Returns 16-bit noise that is about as loud as speech."""
     return np.random.default_rng(seed).integers(-9000, 9000, samples).astype("<i2").tobytes()
 
 
 @contextmanager
 def traced() -> Iterator[None]:
-    """Has tracemalloc count the memory that is taken meanwhile."""
+    """Traces memory with tracemalloc inside the `with` block."""
     tracemalloc.start()
     try:
         yield

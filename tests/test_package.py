@@ -22,14 +22,14 @@ SOURCE = TESTS.parent / "pipecat_twilio"
 
 
 def run(program: str, **environment: str) -> str:
-    """Returns what a program prints that runs in a Python of its own."""
+    """Runs a program in a new Python; returns what it prints."""
     command = [sys.executable, "-c", program]
     env = os.environ | environment
     return subprocess.run(command, check=True, env=env, capture_output=True, text=True).stdout
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Returns the top-level modules that are there after a statement."""
+    """Returns the top-level modules that are loaded after a statement."""
     program = f"import json, sys\n{statement}\nprint(json.dumps(list(sys.modules)))"
     return {name.split(".")[0] for name in json.loads(run(program))}
 
@@ -133,7 +133,7 @@ class TestLayers:
 
 
 class TestTheBaselinePath:
-    """What a machine without AVX2 runs: the switch is read when a module loads."""
+    """The code that machines without AVX2 run; the choice is made when a module loads."""
 
     ENVIRONMENT = {"PIPECAT_TWILIO_VECTORS": "baseline"}  # noqa: RUF012  # nobody changes it
 

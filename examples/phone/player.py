@@ -1,4 +1,4 @@
-"""What Twilio does with the bot's audio: play it in order, echo marks, forget it on `clear`."""
+"""Does what Twilio does with the bot's audio: plays it in order, echoes marks, clears it."""
 
 from collections import deque
 from math import inf
@@ -24,7 +24,7 @@ class Player:
     def __init__(self, started: float) -> None:
         self._started = started
         self._playback = Playback(RATE)
-        self._audio = bytearray()  # what is to be heard from sample `_taken` on
+        self._audio = bytearray()  # from sample `_taken` on
         self._taken = 0
         self._marks: deque[tuple[float, str]] = deque()
 
@@ -51,7 +51,7 @@ class Player:
         return gap_secs if ahead_secs == 0 and gap_secs < inf else 0.0
 
     def mark(self, name: str, now: float) -> None:
-        """Has `name` come back when everything added before has been played."""
+        """Records a mark, which comes back when everything added before it has been played."""
         self._marks.append((now + self._playback.remaining_secs(now), name))
 
     def clear(self, now: float) -> list[str]:
@@ -64,14 +64,14 @@ class Player:
         return names
 
     def played_marks(self, now: float) -> list[str]:
-        """Returns the marks, once each, before which everything has been played."""
+        """Returns each mark once, when everything before it has been played."""
         names = []
         while self._marks and self._marks[0][0] <= now:
             names.append(self._marks.popleft()[1])
         return names
 
     def take_step(self) -> bytes | None:
-        """Returns the next 20 ms, with silence where there was nothing to play; None if all is."""
+        """Returns the next 20 ms, filled up with silence; None if there is nothing to play."""
         step = bytes(self._audio[:STEP_BYTES])
         del self._audio[:STEP_BYTES]
         self._taken += STEP_BYTES

@@ -1,8 +1,8 @@
 """No loop reads or writes beyond its buffers: the input ends where readable memory ends.
 
-One byte too many is a segmentation fault here, in any build; `tox -e sanitize` also watches the
-memory that the modules allocate. The sizes go around the steps of all loops: blocks of 16 codes,
-tiles of 80 rounds, and the 1024 samples that the resampler takes at a time.
+Here one byte too many is a segmentation fault in any build. `tox -e sanitize` also checks the
+memory that the modules allocate. The sizes are just below and above the steps of all loops: blocks
+of 16 codes, tiles of 80 rounds, and the 1024 samples that the resampler takes at a time.
 """
 
 import ctypes
@@ -45,7 +45,7 @@ Place = Callable[[bytes], memoryview]
 
 @pytest.fixture(params=["first byte", "last byte"])
 def at_edge(request: pytest.FixtureRequest) -> Place:
-    """Puts bytes where the memory before their first, or after their last one cannot be read."""
+    """Places bytes so that the memory before the first or after the last one cannot be read."""
     page, room = mmap.PAGESIZE, -(-2 * SIZES[-1] // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(-1, room + 2 * page)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))

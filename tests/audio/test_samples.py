@@ -1,4 +1,4 @@
-"""Whole samples of one channel, from whatever a bot calls audio."""
+"""Whole samples of one channel, from any kind of audio."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ class TestSampleJoiner:
 
 
 class TestCollector:
-    """Audio until there is enough of it."""
+    """Collects audio until there is enough for a frame."""
 
     def test_add_returns_all_audio_when_there_is_enough(self) -> None:
         collector = Collector()

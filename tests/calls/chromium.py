@@ -72,7 +72,7 @@ class Tab:
                     return message["result"]
 
     async def open(self, url: str, script: str, microphone: str) -> None:
-        """Opens a page of its own, in which `script` runs first."""
+        """Opens a new page, in which `script` runs first."""
         context = await self.do("Target.createBrowserContext")
         target = await self.do("Target.createTarget", url="about:blank", **context)
         permission = {"permission": {"name": "microphone"}, "setting": microphone}

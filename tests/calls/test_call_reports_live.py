@@ -1,4 +1,4 @@
-"""The call report of live calls, against what the simulated caller measured of the same calls."""
+"""The call report of live calls, against the simulated caller's own figures."""
 
 import asyncio
 from pathlib import Path
@@ -19,7 +19,7 @@ STALL_SECS = 0.3
 
 
 class Reporting(TwilioFrameSerializer):
-    """Keeps the serializer of each call, and holds its output up once, as a stalled TTS does."""
+    """Keeps the serializer of each call, and delays its output once, as a stalled TTS does."""
 
     of_call: ClassVar[dict[Any, "Reporting"]] = {}
     stall_at_frame: ClassVar[int] = 10**6
@@ -34,7 +34,7 @@ class Reporting(TwilioFrameSerializer):
 
 
 def silences(is_playing: np.ndarray) -> list[float]:
-    """Returns the seconds of each stretch between sounds in which there was nothing to play."""
+    """Returns the length in seconds of each time with nothing to play between two sounds."""
     at = np.flatnonzero(is_playing)
     return [(step - 1) / 8000 for step in np.diff(at) if step > 1]
 

@@ -1,4 +1,4 @@
-"""Whole calls: the example bot over the real transport, called the way Twilio calls."""
+"""Whole calls to the example bot over the real transport, made the way Twilio makes them."""
 
 import asyncio
 import os
@@ -68,7 +68,7 @@ def unplayed_at_clear_ms(received: list[tuple[float, dict[str, Any]]]) -> float:
 
 
 class TestWhoIsServed:
-    """Nobody by accident, and a stranger costs little."""
+    """Only Twilio is served unless anyone is allowed, and other requests cost little."""
 
     @pytest.mark.parametrize(
         "known", [{}, {"public_url": "https://bot.example.com"}, {"auth_token": TOKEN}]
@@ -162,7 +162,7 @@ class TestSignatures:
             assert (await self.post(webhook, signature))[0] == 403
 
     async def connect(self, webhook: str, call_sid: str, start_call_sid: str) -> int | None:
-        """Opens a signed stream for one call, and starts it for another; returns how it closed."""
+        """Opens a signed stream for one call, and starts it for another; returns the close code."""
         url = f"wss://bot.example.com/stream/{call_sid}"
         signature = RequestValidator(TOKEN).compute_signature(url, {})
         start = {"streamSid": "MZ1", "callSid": start_call_sid, "accountSid": "AC1"}
@@ -227,7 +227,7 @@ class TestSignatures:
 
 
 class TestAddresses:
-    """What is wrong with an address is said in a sentence, without a traceback."""
+    """A fault of an address is printed as a sentence, without a traceback."""
 
     async def run(self, call: ModuleType, monkeypatch, tmp_path, *arguments: str) -> int:
         monkeypatch.setattr("sys.argv", ["call.py", *arguments, "--out", str(tmp_path)])

@@ -1,7 +1,7 @@
-"""Live calls that go wrong: over the real transport, the way Twilio calls, on loopback.
+"""Live calls that go wrong, over the real transport on loopback.
 
-The bot is the example; its serializer keeps what it made of the caller's audio. After each call
-nothing of it may be left, and the next one has to work.
+The bot is the example; its serializer records the caller's audio as the pipeline gets it. After
+each call no task of it may be left, and the next call has to work.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ GARBAGE = [
 
 
 class Witness(TwilioFrameSerializer):
-    """Keeps the audio that it gives to the pipeline, by call."""
+    """Records the audio that it gives to the pipeline, for each call."""
 
     heard: ClassVar[dict[str | None, bytes]] = defaultdict(bytes)
 
@@ -55,7 +55,7 @@ class Witness(TwilioFrameSerializer):
 
 
 class Stalls(Network):
-    """A network that holds everything back for 0.4 s, and then delivers it at once; twice."""
+    """A network that twice holds everything back for 0.4 s, and then delivers it all at once."""
 
     def delay_s(self) -> float:
         return 0.4 if self.frames_considered in (8, 20) else 0
@@ -80,7 +80,7 @@ class Caller(Session):
 
     @property
     def heard_all(self) -> bool:
-        """Whether the pipeline got what was said, to the bit, and never lost its history."""
+        """Whether the pipeline got exactly what was said, and the filter never lost its history."""
         codes = ulaw.decode(self.said)
         expected = SincResampler(8000, 16000, clear_after_secs=None).process(codes)
         return Witness.heard[self.call_sid] == expected
@@ -116,7 +116,7 @@ class Bot:
         return caller
 
     async def comes_to_rest(self) -> None:
-        """Waits until nothing of any call is left."""
+        """Waits until no task of any call is left."""
         async with asyncio.timeout(10):
             while len(asyncio.all_tasks()) > self._idle_tasks:  # noqa: ASYNC110  # has no event
                 await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Calls from the phone in the browser, without a browser: its server plays Twilio's part."""
+"""Calls from the phone's server, which plays Twilio's part, without a browser."""
 
 import asyncio
 import json
@@ -35,13 +35,13 @@ LOUD_STEP = b"\x00\x20" * (Page.RATE // 50)  # the same as PCM
 
 @pytest.fixture
 async def echo(call: ModuleType) -> AsyncIterator[Page]:
-    """A page that calls the example bot: over Pipecat's own FastAPI transport."""
+    """A page that calls the example bot over this package's transport."""
     async with phone_to_echo_bot(call) as phone, page_of(phone) as page:
         yield page
 
 
 class TestACallToTheEchoBot:
-    """It checks signatures, opens the stream by TwiML, and hangs up over REST."""
+    """The bot checks signatures, opens the stream with TwiML, and hangs up over REST."""
 
     async def test_speech_comes_back(self, echo: Page) -> None:
         await echo.call()

@@ -1,4 +1,4 @@
-"""Bots that the phone in the browser cannot talk to: a sentence says so, and it can call again."""
+"""Bots that the phone in the browser cannot talk to: it says why, and can call again."""
 
 import asyncio
 import socket
@@ -33,7 +33,7 @@ async def sends_a_reserved_opcode(bot: CalledBot) -> None:
 
 
 class TestSentences:
-    """What a page is told, and that it can call again."""
+    """The page gets a sentence, and can call again."""
 
     async def told(self, page: Page, event: str) -> str:
         await page.order("call", rate=8000)

@@ -1,4 +1,4 @@
-"""Who may use the phone in the browser: its own page, this machine, and the bot that hangs up."""
+"""Who may use the phone in the browser: its own page on this machine, and the bot."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from phoning import (
 
 
 class TestOnlyItsOwnPage:
-    """From this machine alone, and from the page that the phone itself serves."""
+    """It can be used only from this machine, and only by the page that it serves."""
 
     @pytest.fixture
     async def phone(self) -> AsyncIterator[PhoneServer]:
@@ -124,7 +124,7 @@ async def test_only_keys_of_a_telephone_are_pressed() -> None:
 
 
 class TestTheRestApi:
-    """The stand-in for Twilio's: strict about credentials, as that is."""
+    """The stand-in for Twilio's REST API checks credentials as strictly as Twilio."""
 
     @pytest.mark.parametrize(
         ("login", "form", "expected"),

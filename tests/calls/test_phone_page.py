@@ -74,7 +74,7 @@ def browser_without_microphone(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @asynccontextmanager
 async def page(browser: str, phone: PhoneServer, **options: str) -> AsyncIterator[Tab]:
-    """Opens the page; it may not have logged a complaint when it is closed."""
+    """Opens the page; checks at the end that it logged no error."""
     async with chromium.tab(browser, phone.url, script=EAR, **options) as tab:
         await tab.until("!call.disabled")
         yield tab
@@ -92,7 +92,7 @@ async def ended(tab: Tab) -> str:
 
 
 async def recording(tab: Tab) -> tuple[np.ndarray, np.ndarray]:
-    """Fetches the file behind the link to the recording; returns its two legs."""
+    """Downloads the recording; returns its two legs."""
     wav = await tab.value(
         "fetch(recording.href).then((r) => r.bytes()).then((bytes) => bytes.toBase64())"
     )

@@ -1,4 +1,4 @@
-"""The parts of the phone in the browser: Twilio's side of the wire, the player, the clock."""
+"""The parts of the phone in the browser: Twilio's messages, the player, response times."""
 
 import io
 import json
@@ -95,7 +95,7 @@ class TestTwiML:
 
 
 class TestReading:
-    """Twilio takes three messages with the documented keys, and warns of all else."""
+    """Twilio accepts three messages with exactly the documented keys, and warns of any other."""
 
     async def test_messages_of_pipecat_and_this_package_are_read(self) -> None:
         serializer = PipecatSerializer(
@@ -142,7 +142,7 @@ class TestReading:
 
 
 class TestThePlayer:
-    """The time is given, in seconds from the beginning of the first step."""
+    """The test sets the time, in seconds since the beginning of the first step."""
 
     def heard(self, player: Player) -> bytes:
         return b"".join(iter(player.take_step, None))

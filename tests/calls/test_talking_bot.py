@@ -1,4 +1,4 @@
-"""The bot that talks, and whether what was heard of it is measured as it was."""
+"""The talking bot, and the measurement of what a caller heard of it."""
 
 import sys
 import wave
@@ -34,10 +34,10 @@ def message(at: float, samples: np.ndarray) -> tuple[float, dict]:
 
 
 class TestWhatWasHeard:
-    """Of a sentence that begins at 1 s and was damaged in a known way."""
+    """Measures a sentence that begins at 1 s and is damaged in a known way."""
 
     def heard(self, examples, *pieces: tuple[float, float, float]):
-        """Sends parts of the sentence, each from and to a second of it, at a second of the call."""
+        """Sends parts of the sentence, each as (second of the call, begin, end)."""
         said = examples.talking_bot.sentence(8000, 0)
         log = [
             message(at, said[round(begin * 8000) : round(end * 8000)]) for at, begin, end in pieces

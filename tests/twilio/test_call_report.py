@@ -1,4 +1,4 @@
-"""The call report, by the times that the test tells; with real calls it is in tests/calls."""
+"""The call report, at times that the test sets; tests/calls has it with real calls."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The Call resource: its address, the credentials, and what of both is refused."""
+"""The Call resource: its address, its credentials, and the arguments that it refuses."""
 
 import base64
 from typing import Any

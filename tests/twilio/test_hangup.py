@@ -1,4 +1,4 @@
-"""The request that ends a call, against a loopback server that answers well, badly, or not."""
+"""The request that ends a call, against a loopback server with good, bad or no answers."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Who gets to see the credentials: the API alone, not a proxy, a log or `.netrc`'s host."""
+"""Only the API sees the credentials: no proxy and no log does."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 class TestProxies:
-    """A real proxy on loopback, and a `.netrc` with a login for every host there is."""
+    """Requests through a real proxy on loopback, with a `.netrc` that has a login for the host."""
 
     @pytest.fixture(autouse=True)
     def _netrc(self, tmp_path, monkeypatch) -> None:

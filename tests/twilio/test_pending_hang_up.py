@@ -1,4 +1,4 @@
-"""When a call is ended, and that it is, whatever happens to the event loop meanwhile."""
+"""When a call is ended, and that it is ended whatever happens to the event loop."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from pipecat_twilio.twilio.hangup import PendingHangUp, hang_up
 
 
 class Ending:
-    """Ends a call by counting, after what it is told to wait for."""
+    """Counts the calls that it ends, each after awaiting the next of `waits`."""
 
     def __init__(self, *waits: Callable[[], Awaitable[object]]) -> None:
         self.waits = list(waits)
@@ -134,7 +134,7 @@ class TestCancelled:
 
 
 class Api(BaseHTTPRequestHandler):
-    """Ends calls in a thread, so that it outlives an event loop; the first it may keep waiting."""
+    """A REST API in a thread, so that it outlives an event loop; it may delay the first answer."""
 
     requests: list[str]
     arrived: threading.Event

@@ -1,4 +1,4 @@
-"""The estimate of what is yet to be played, by the times that the test tells."""
+"""The estimate of what Twilio has yet to play, at times that the test sets."""
 
 import tracemalloc
 from math import inf

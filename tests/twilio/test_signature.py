@@ -41,7 +41,7 @@ def generated_case(rng: random.Random) -> tuple[str, dict[str, str | list[str]]]
 
 
 def neighbour(rng: random.Random, url: str) -> str:
-    """Returns the URL as something on the way may have changed it."""
+    """Returns the URL with a change that a proxy might make."""
     old, new = rng.choice(
         [
             *((":443", ""), (":80", ""), (":8443", ""), (":0", ""), (".com", ".com:443")),
@@ -136,7 +136,7 @@ def test_a_socket_may_be_signed_with_port_80_or_with_a_query(changed: str) -> No
 
 
 class TestBody:
-    """A JSON webhook: its URL has the body's hash, so its signature is the body's too."""
+    """The URL of a JSON webhook has the body's hash, so the signature covers the body too."""
 
     BODY = '{"a": "\u00e9"}'
 

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time that the serializer is told."""
+    """The serializer's clock, which the test sets."""
     clock = SimpleNamespace(now=100.0)
     for module in ("serializer", "call_ending"):
         monkeypatch.setattr(f"pipecat_twilio.{module}.monotonic", lambda: clock.now)

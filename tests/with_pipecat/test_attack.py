@@ -1,4 +1,4 @@
-"""What a hostile or broken sender may cost: lines in the log, memory, and nothing else."""
+"""What a hostile or broken sender costs: a few lines in the log, and no memory."""
 
 import base64
 import itertools

@@ -1,4 +1,4 @@
-"""Standing in for Pipecat's classes where Pipecat's own code looks for them."""
+"""Replacing Pipecat's classes where Pipecat's own code looks for them."""
 
 import asyncio
 import json
@@ -288,7 +288,7 @@ class FromTheFuture:
 
 
 class TestAnotherPipecat:
-    """One whose code calls one of the three in a new way is refused, and left alone."""
+    """A Pipecat that calls one of the three in a new way is refused, and not changed."""
 
     @pytest.mark.parametrize("what", PLACES)
     @pytest.mark.parametrize("installed", [False, True])

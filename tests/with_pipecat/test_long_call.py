@@ -1,4 +1,4 @@
-"""An hour of a call, both directions, as fast as it runs: nothing drifts, nothing piles up."""
+"""An hour of a call, in both directions, as fast as possible: no drift, no growth."""
 
 import tracemalloc
 

@@ -1,8 +1,8 @@
-"""Whatever arrives, and whatever is to be sent: properties, tried on what Hypothesis makes up.
+"""Properties that hold for any input, tried on examples that Hypothesis makes.
 
-Any text or bytes are a frame or None; any audio and any message are documented JSON or None; and
-what comes after is intact. conftest.py has the profiles: a quick one that is the same every time,
-and the long one of `tox -e fuzz`.
+Any text or bytes from the network become a frame or None; any audio and any message from the bot
+become documented JSON or None; and the audio that follows is intact. conftest.py has the profiles:
+a quick one with the same examples every time, and the long one of `tox -e fuzz`.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ FOUND = [pytest.param(file.read_bytes(), id=file.name) for file in sorted(CORPUS
 
 
 def call(rate: int = 16000) -> Awaitable[TwilioFrameSerializer]:
-    """Prepares a serializer whose idle clock only the stream's own time can pass."""
+    """Returns a serializer that sees a pause only if the stream's own time jumps."""
     return ready(rate, resampler_clear_after_secs=IDLE_SECS)
 
 
@@ -55,7 +55,7 @@ EXPECTED = resampled(8000, 16000, ulaw.decode(CODES))
 
 
 async def check_that_audio_survives(junk: Iterable[str | bytes]) -> None:
-    """Receives anything, and then audio."""
+    """Checks that audio after any messages is intact."""
     serializer = await call()
     for data in junk:
         frame = await serializer.deserialize(data)
@@ -136,7 +136,7 @@ message_frames = st.sampled_from([OutputTransportMessageFrame, OutputTransportMe
 
 
 class TestFromTheNetwork:
-    """What `deserialize` makes of anything at all."""
+    """What `deserialize` returns for any input."""
 
     @given(st.lists(arriving, max_size=8))
     async def test_anything_is_a_frame_or_none_and_the_audio_after_it_is_intact(self, junk) -> None:
@@ -158,7 +158,7 @@ class TestFromTheNetwork:
 
 
 class TestFromTheBot:
-    """What `serialize` makes of any audio and any message."""
+    """What `serialize` returns for any audio and any message."""
 
     @given(st.lists(audio_frames | message_frames.flatmap(lambda t: st.builds(t, to_be_sent))))
     async def test_anything_is_text_or_none_and_the_audio_after_it_is_intact(self, frames) -> None:
@@ -199,20 +199,20 @@ class TestFromTheBot:
 
 
 class Stream:
-    """What one direction should have given, the tail of the stream before it first."""
+    """The expected output of one direction; the previous stream's tail comes first."""
 
     def __init__(self, in_rate: int, out_rate: int, tail: bytes = b"", code: Any = bytes) -> None:
         self.in_rate, self.out_rate, self.tail, self.code = in_rate, out_rate, tail, code
         self.taken = self.given = b""
 
     def check(self) -> bytes:
-        """Compares all that was given; returns the tail that is still to come."""
+        """Compares all output so far; returns the tail that is still to come."""
         resampler = SincResampler(self.in_rate, self.out_rate, clear_after_secs=None)
         assert self.given == self.code(self.tail + resampler.process(self.taken))
         return resampler.flush()
 
     def check_size(self) -> None:
-        """Checks that all that is due has been given."""
+        """Checks that all output that is due was returned."""
         samples = -(-len(self.taken) // 2 * self.out_rate // self.in_rate)
         assert len(self.given) == len(self.code(self.tail + bytes(2 * samples)))
 
@@ -290,7 +290,7 @@ class Call(RuleBasedStateMachine):
         self.runner.run(self.serializer.setup(SimpleNamespace(audio_in_sample_rate=rate)))
 
     def speak(self, pcm: bytes, audio: bytes, rate: int, channels: int) -> None:
-        """Says what is `pcm` on each channel."""
+        """Sends audio that is `pcm` on each channel."""
         if (rate, channels) != self.rest_key:
             self.rest, self.rest_key = b"", (rate, channels)
         if self.said is None or rate != self.said.in_rate:

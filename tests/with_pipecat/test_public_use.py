@@ -1,6 +1,6 @@
-"""What public bots, providers and frameworks do to Pipecat's class, one test a pattern.
+"""What public bots, providers and frameworks do with Pipecat's class: a test for each pattern.
 
-Each runs on Pipecat's own class first, where that has the behaviour, and then on ours.
+If Pipecat's own class has the behaviour, each test runs on that class first, and then on ours.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ def quiet(serializer_class: type, **arguments: Any) -> Any:
 
 
 class TestWhatIsNeededAtHangUp:
-    """It may be assigned at any time, and is read when the call is ended."""
+    """Private attributes may be assigned at any time; they are read when the call is ended."""
 
     @both
     async def test_the_call_sid_may_come_with_the_start_message(
@@ -191,7 +191,7 @@ class TestWhatIsNeededAtHangUp:
 
 
 class TestRatesAndResamplers:
-    """The private names that decide what the audio becomes."""
+    """Private attributes that change the conversion of audio."""
 
     async def test_all_private_names_are_there_with_the_same_values(self) -> None:
         arguments = {**TOKEN, "region": "ie1", "edge": "dublin"}
@@ -280,7 +280,7 @@ class TestRatesAndResamplers:
             resample = AsyncMock(return_value=b"")
 
             def reset(self) -> None:
-                """Is no coroutine function."""
+                """Does nothing; it is not a coroutine function."""
 
         serializer = await ready()
         serializer._output_resampler = Odd()
@@ -302,7 +302,7 @@ class TestRatesAndResamplers:
 
 
 class SkipsTheConstructor(TwilioFrameSerializer):
-    """Sets what it has itself, as one public provider does."""
+    """Sets its own attributes only, as one public provider does."""
 
     def __init__(self, stream_sid: str) -> None:
         FrameSerializer.__init__(self, self.InputParams())
@@ -317,7 +317,7 @@ class SkipsEveryConstructor(TwilioFrameSerializer):
 
 
 class TestSubclasses:
-    """What inherits from the class, and how."""
+    """Subclasses of several kinds, and params of several kinds."""
 
     @pytest.mark.parametrize(
         "made", [lambda: SkipsTheConstructor(STREAM_SID), SkipsEveryConstructor]
@@ -393,7 +393,7 @@ async def test_the_half_of_a_sample_is_forgotten_after_a_pause(clock, pause_secs
 
 
 class TestMarks:
-    """What a returning mark tells."""
+    """What a mark that comes back says."""
 
     @staticmethod
     def mark(name: str) -> dict[str, Any]:
@@ -478,7 +478,7 @@ class TestTheStart:
 
 
 class TestACallThatMovesOn:
-    """When the call is not ours to end."""
+    """The call was left to somebody else, so it must not be ended."""
 
     @pytest.mark.parametrize("why", ["stop", "hand_off()"])
     @pytest.mark.parametrize("frame", [EndFrame, CancelFrame])
@@ -549,7 +549,7 @@ class TestInputFrames:
 
 
 class TestAnythingThatIsAudio:
-    """Frames whose fields hold what they should not."""
+    """Frames whose fields have wrong types or values."""
 
     @staticmethod
     def frame(audio: Any = bytes(640), rate: Any = 16000, channels: Any = 1) -> OutputAudioRawFrame:

@@ -1,4 +1,4 @@
-"""The serializer, side by side with Pipecat's own where the two must agree."""
+"""The serializer, compared with Pipecat's own where the two must agree."""
 
 import asyncio
 import inspect
@@ -43,13 +43,13 @@ MINUTE = speech(60 * 8000)
 
 
 def comparable(arguments: dict[str, str]) -> list[type]:
-    """Pipecat's serializer, if this release of it knows the arguments."""
+    """Returns Pipecat's serializer, if this release of it has the arguments."""
     knows = PIPECAT_TAKES_API_KEYS or not any(name.startswith("api_key") for name in arguments)
     return [PipecatSerializer] if knows else []
 
 
 class TestConstructor:
-    """The same arguments are taken and refused as by Pipecat's own."""
+    """It takes and refuses the same arguments as Pipecat's own."""
 
     def test_signature_and_defaults_are_pipecats(self) -> None:
         ours, theirs = (
@@ -349,7 +349,7 @@ class Subclass(TwilioFrameSerializer):
 
 
 class Waiting:
-    """Takes the place of `PendingHangUp`: it ends the call when the test has it do so."""
+    """Replaces `PendingHangUp`: it ends the call when the test sets `ending`."""
 
     def __init__(self, end_call: Any, wait_secs: Any, *, name: str) -> None:
         self.end_call, self.wait_secs, self.name = end_call, wait_secs, name
@@ -370,7 +370,7 @@ made: list[Waiting] = []
 
 @asynccontextmanager
 async def ending(serializer: TwilioFrameSerializer, pcm: bytes) -> AsyncIterator[Waiting]:
-    """Says PCM, and ends: gives the hang-up, which takes place afterwards."""
+    """Sends PCM, then ends the pipeline; yields the hang-up, which is made on exit."""
     made.clear()
     with patch("pipecat_twilio.twilio.hangup.PendingHangUp", Waiting):
         await serializer.serialize(OutputAudioRawFrame(pcm, 8000, 1))
@@ -383,7 +383,7 @@ async def ending(serializer: TwilioFrameSerializer, pcm: bytes) -> AsyncIterator
 
 
 class TestHangUp:
-    """When the call is ended; how is in tests/twilio."""
+    """When the call is ended; tests/twilio has the request itself."""
 
     @pytest.mark.parametrize(
         "frames",

@@ -39,9 +39,10 @@ def tone(hertz: float, rate: int, secs: float = 1.0, amplitude: float = 20000) -
 
 
 def level_at(hertz: float, rate: int, audio: np.ndarray, beside: float | None = None) -> float:
-    """Returns the amplitude of a tone in audio, by least squares: exact at any frequency.
+    """Returns the amplitude of a tone in audio, by least squares, which is exact at any frequency.
 
-    A much louder one beside it has to be named, or it leaks into the result.
+    If there is a much louder tone, its frequency must be passed as `beside`: it would leak into
+    the result.
     """
     angles = [2 * np.pi * h * np.arange(len(audio)) / rate for h in (hertz, beside or 0)]
     basis = [f(angle) for angle in angles[: 2 if beside else 1] for f in (np.sin, np.cos)]
@@ -50,7 +51,7 @@ def level_at(hertz: float, rate: int, audio: np.ndarray, beside: float | None = 
 
 
 def middle(audio: bytes, rate: int) -> np.ndarray:
-    """Returns the samples without what the ends of a signal disturb."""
+    """Returns the samples without 50 ms at each end, where the filter sees the signal's ends."""
     edge = rate // 20
     return samples_of(audio)[edge:-edge]
 
@@ -123,7 +124,7 @@ class TestDelay:
 
 
 class TestResponse:
-    """What the docstring promises, measured with tones."""
+    """The frequency response that the docstring promises, measured with tones."""
 
     @pytest.mark.parametrize(("in_rate", "out_rate"), RESPONSE_RATES)
     def test_it_is_flat_within_a_tenth_of_a_decibel_up_to_600_hz_below_half_the_lower_rate(
@@ -250,7 +251,7 @@ class TestRates:
 class TestPause:
     @pytest.fixture
     def tail_and_next(self) -> tuple[bytes, bytes]:
-        """What a stream still holds after some audio, and what a new one makes of other audio."""
+        """The tail of a stream, and the output of a new stream for other audio."""
         old, new = SincStreamResampler(), SincStreamResampler()
         done(old.resample(noise(480), 24000, 16000))
         return done(old.flush()), done(new.resample(noise(480, 2), 24000, 16000))
