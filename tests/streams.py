@@ -5,12 +5,22 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
+CALL_SID, ACCOUNT_SID = "CA" + "1" * 32, "AC" + "2" * 32
+CALL = {"call_sid": CALL_SID, "account_sid": ACCOUNT_SID}
+TOKEN = {**CALL, "auth_token": "token"}
+CORPUS = Path(__file__).parent / "with_pipecat" / "fuzz" / "corpus"
+
+
+def documented(event: str) -> dict[str, Any]:
+    """Returns a message as Twilio's documentation shows it."""
+    return json.loads((CORPUS / f"{event}.json").read_text())
 
 
 def media(payload: bytes, timestamp_ms: Any = 0, **part: Any) -> str:

@@ -6,10 +6,9 @@ import json
 import random
 
 import pytest
+from streams import ACCOUNT_SID, CALL_SID, STREAM_SID, documented
 
 from pipecat_twilio import messages
-
-STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
 
 
 def released() -> memoryview:
@@ -19,70 +18,30 @@ def released() -> memoryview:
     return view
 
 
-# What Twilio's documentation shows.
-CONNECTED = {"event": "connected", "protocol": "Call", "version": "1.0.0"}
-START = {
-    "event": "start",
-    "sequenceNumber": "1",
-    "start": {
-        "accountSid": "ACxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-        "streamSid": STREAM_SID,
-        "callSid": "CAxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-        "tracks": ["inbound"],
-        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-        "customParameters": {"FirstName": "Jane", "LastName": "Doe", "RemoteParty": "Bob"},
-    },
-    "streamSid": STREAM_SID,
-}
-MEDIA = {
-    "event": "media",
-    "sequenceNumber": "3",
-    "media": {"track": "inbound", "chunk": "1", "timestamp": "5", "payload": "/38A"},
-    "streamSid": STREAM_SID,
-}
-DTMF = {
-    "event": "dtmf",
-    "streamSid": STREAM_SID,
-    "sequenceNumber": "5",
-    "dtmf": {"track": "inbound_track", "digit": "1"},
-}
-MARK = {
-    "event": "mark",
-    "sequenceNumber": "4",
-    "streamSid": STREAM_SID,
-    "mark": {"name": "my label"},
-}
-STOP = {
-    "event": "stop",
-    "sequenceNumber": "5",
-    "streamSid": STREAM_SID,
-    "stop": {
-        "accountSid": "ACxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-        "callSid": "CAxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-    },
-}
+START, MEDIA, MARK = documented("start"), documented("media"), documented("mark")
 
 
 def test_the_documented_messages_are_read() -> None:
-    assert messages.parse(json.dumps(CONNECTED)) == messages.Connected("Call", "1.0.0")
+    connected, dtmf, stop = (
+        messages.parse(json.dumps(documented(event))) for event in ("connected", "dtmf", "stop")
+    )
+    assert connected == messages.Connected("Call", "1.0.0")
+    assert dtmf == messages.Dtmf(messages.DtmfPart("1"))
+    assert stop == messages.Stop()
     start = messages.parse(json.dumps(START))
     assert isinstance(start, messages.Start)
     assert start.stream_sid == start.start.stream_sid == STREAM_SID
-    assert start.start.call_sid == "CAxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-    assert start.start.account_sid == "ACxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+    assert (start.start.call_sid, start.start.account_sid) == (CALL_SID, ACCOUNT_SID)
     assert start.start.tracks == ("inbound",)
-    assert start.start.custom_parameters == START["start"]["customParameters"]
+    assert start.start.custom_parameters == {"name": "Jane"}
     assert start.start.media_format == messages.MediaFormat("audio/x-mulaw", 8000, 1)
     media = messages.parse(json.dumps(MEDIA))
     assert isinstance(media, messages.Media)
     assert media.media.payload == b"\xff\x7f\x00"
     assert not media.media.is_from_bot
     assert media.media.timestamp_ms == 5
-    assert messages.parse(json.dumps(DTMF)) == messages.Dtmf(messages.DtmfPart("1"))
-    assert messages.parse(json.dumps(MARK)) == messages.Mark(
-        messages.MarkPart("my label"), STREAM_SID
-    )
-    assert messages.parse(json.dumps(STOP)) == messages.Stop()
+    mark = messages.parse(json.dumps(MARK))
+    assert mark == messages.Mark(messages.MarkPart("my label"), STREAM_SID)
 
 
 def test_text_bytes_key_order_and_unknown_keys_make_no_difference() -> None:

@@ -21,6 +21,7 @@ from pipecat.runner.utils import create_transport
 from pipecat.serializers.telnyx import TelnyxFrameSerializer
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
 from starlette.websockets import WebSocketState
+from streams import CALL_SID, STREAM_SID, documented
 
 from pipecat_twilio import (
     SincStreamResampler,
@@ -71,22 +72,7 @@ class Socket:
             yield self._messages.pop(0)
 
 
-TWILIOS_FIRST = (
-    {"event": "connected", "protocol": "Call", "version": "1.0.0"},
-    {
-        "event": "start",
-        "sequenceNumber": "1",
-        "streamSid": "MZ1",
-        "start": {
-            "streamSid": "MZ1",
-            "accountSid": "AC1",
-            "callSid": "CA1",
-            "tracks": ["inbound"],
-            "customParameters": {},
-            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-        },
-    },
-)
+TWILIOS_FIRST = (documented("connected"), documented("start"))
 TELNYXS_FIRST = (
     {"event": "connected", "version": "1.0.0"},
     {
@@ -114,8 +100,8 @@ class TestInstalled:
         transport = answered()
         assert type(transport) is TwilioTransport
         assert type(serializer_of(transport)) is TwilioFrameSerializer
-        assert serializer_of(transport)._stream_sid == "MZ1"
-        assert serializer_of(transport)._call_sid == "CA1"
+        assert serializer_of(transport)._stream_sid == STREAM_SID
+        assert serializer_of(transport)._call_sid == CALL_SID
         assert type(output_module.create_stream_resampler()) is SincStreamResampler
 
     def test_without_it_a_call_gets_pipecats(self) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Awaitable, Iterable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +25,7 @@ from pipecat.frames.frames import (
     OutputTransportMessageUrgentFrame,
     TextFrame,
 )
-from streams import STREAM_SID, media, payload_of, ready
+from streams import CORPUS, STREAM_SID, media, payload_of, ready
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, messages, ulaw
 
@@ -38,7 +37,6 @@ BOT_RATES = [None, None, None, 8000, 16000, 22050, 24000, 48000]  # None: as bef
 TAIL_SAMPLES = 256  # 8 periods of the lowest rate that is played, 250 Hz, at 8 kHz
 LONGEST_SECS = 600  # Twilio does not hold more
 
-CORPUS = Path(__file__).parent / "fuzz" / "corpus"
 FOUND = [pytest.param(file.read_bytes(), id=file.name) for file in sorted(CORPUS.iterdir())]
 
 

@@ -27,24 +27,30 @@ from pipecat.frames.frames import (
 )
 from pipecat.serializers.base_serializer import FrameSerializer
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
-from streams import STREAM_SID, media, payload_of, ready, speech, traced
+from streams import (
+    ACCOUNT_SID,
+    CALL_SID,
+    STREAM_SID,
+    TOKEN,
+    documented,
+    media,
+    payload_of,
+    ready,
+    speech,
+    traced,
+)
 
 from pipecat_twilio import (
     MarkFrame,
     SincResampler,
     SincStreamResampler,
     TwilioFrameSerializer,
+    messages,
     ulaw,
 )
 
-CALL_SID, OTHER_CALL_SID, ACCOUNT_SID = "CA" + "1" * 32, "CA" + "3" * 32, "AC" + "2" * 32
-TOKEN = {"call_sid": CALL_SID, "account_sid": ACCOUNT_SID, "auth_token": "token"}
-START = {
-    "event": "start",
-    "streamSid": STREAM_SID,
-    "start": {"streamSid": STREAM_SID, "callSid": CALL_SID, "accountSid": ACCOUNT_SID},
-}
-STOP = {"event": "stop", "streamSid": STREAM_SID, "stop": {"callSid": CALL_SID}}
+OTHER_CALL_SID = "CA" + "3" * 32
+START, STOP = documented("start"), documented("stop")
 
 # The newest aiohttp warns of what Pipecat's own class does.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(BasicAuth|'auth').*:DeprecationWarning")
@@ -340,17 +346,6 @@ class TestSubclasses:
         # "{", no credentials, and the report.
         assert [line.split()[0] for line in log] == ["WARNING", "ERROR", "INFO"]
 
-    async def test_a_subclass_may_have_params_of_its_own(self) -> None:
-        class Params(PipecatSerializer.InputParams):
-            greeting: str = "hello"
-
-        class WithParams(TwilioFrameSerializer):
-            InputParams = Params
-
-        serializer = WithParams(STREAM_SID, params=Params(auto_hang_up=False, sample_rate=24000))
-        await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
-        assert (await serializer.deserialize(media(bytes(160)))).sample_rate == 24000
-
     async def test_params_may_be_any_object(self) -> None:
         class OnTheClass:
             auto_hang_up = False
@@ -395,12 +390,8 @@ async def test_the_half_of_a_sample_is_forgotten_after_a_pause(clock, pause_secs
 class TestMarks:
     """What a mark that comes back says."""
 
-    @staticmethod
-    def mark(name: str) -> dict[str, Any]:
-        return {"event": "mark", "streamSid": STREAM_SID, "mark": {"name": name}}
-
     async def returned(self, serializer: TwilioFrameSerializer, name: str) -> MarkFrame:
-        frame = await serializer.deserialize(json.dumps(self.mark(name)))
+        frame = await serializer.deserialize(json.dumps(messages.mark(STREAM_SID, name)))
         assert isinstance(frame, MarkFrame)
         assert frame.name == name
         return frame
@@ -411,10 +402,10 @@ class TestMarks:
     async def test_a_mark_before_an_interruption_was_cut_off(self, frame_class) -> None:
         serializer = await ready()
         for name in ("heard", "cut", "cut", ""):
-            await serializer.serialize(frame_class(self.mark(name)))
+            await serializer.serialize(frame_class(messages.mark(STREAM_SID, name)))
         assert not (await self.returned(serializer, "heard")).cleared
         await serializer.serialize(InterruptionFrame())
-        await serializer.serialize(frame_class(self.mark("cut")))
+        await serializer.serialize(frame_class(messages.mark(STREAM_SID, "cut")))
         cleared = [(await self.returned(serializer, "cut")).cleared for _ in range(3)]
         assert cleared == [True, True, False]
         assert (await self.returned(serializer, "")).cleared
@@ -422,16 +413,11 @@ class TestMarks:
     async def test_a_clear_that_the_bot_sends_itself_counts_as_one(self) -> None:
         serializer = await ready()
         await serializer.serialize(OutputAudioRawFrame(speech(8000), 8000, 1))
-        await serializer.serialize(OutputTransportMessageFrame(self.mark("cut")))
+        await serializer.serialize(OutputTransportMessageFrame(messages.mark(STREAM_SID, "cut")))
         clear = {"event": "clear", "streamSid": STREAM_SID}
         await serializer.serialize(OutputTransportMessageUrgentFrame(clear))
         assert serializer.unplayed_secs() == 0
         assert (await self.returned(serializer, "cut")).cleared
-
-    def test_a_mark_frame_needs_no_more_than_a_name_and_shows_it(self) -> None:
-        frame = MarkFrame("greeting")
-        assert (frame.name, frame.stream_sid, frame.cleared) == ("greeting", "", False)
-        assert str(frame).endswith("('greeting', cleared: False)")
 
     async def test_pipecats_rtvi_processor_takes_it_without_a_warning(self, log) -> None:
         from pipecat.processors.frameworks.rtvi import RTVIProcessor
