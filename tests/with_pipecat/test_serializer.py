@@ -151,6 +151,8 @@ class TestDeserialize:
         assert (frame.name, frame.stream_sid, frame.cleared) == ("greeting", STREAM_SID, False)
         assert str(frame).startswith("MarkFrame#")
         assert str(frame).endswith("('greeting', cleared: False)")
+        bare = MarkFrame("greeting")
+        assert (bare.stream_sid, bare.cleared) == ("", False)
 
     @pytest.mark.parametrize("event", ["connected", "stop"])
     async def test_other_documented_events_are_no_frame_and_no_fault(
