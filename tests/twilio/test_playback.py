@@ -60,6 +60,7 @@ def test_no_more_counts_than_twilio_buffers() -> None:
         playback.add(SPEECH * 8000, 50)
     # The last payload that fits may end up to its own second later.
     assert 600 < playback.remaining_secs(50) <= 601
+    assert playback.add(SPEECH, 50) == 0
 
 
 def test_either_code_of_silence_counts_as_silence_and_no_other_does() -> None:
