@@ -10,8 +10,8 @@ Each call is kept in `calls/`: a stereo recording, the caller left and the bot r
 played, and a picture of it.
 
 The script of an echo call: press 1, 2 and 3; press `*`, which interrupts the bot; speak; press `#`,
-upon which the bot ends the call over REST, here against a stand-in for Twilio's API on loopback.
-What was sent before `#` should have come back, but for the 20 ms that the interruption may catch.
+at which the bot ends the call over REST, here with a stand-in for Twilio's API on loopback. All
+audio sent before `#` should come back, except for up to 20 ms that the interruption may remove.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from call_recording import Recording
 from caller import (
@@ -61,6 +62,22 @@ ECHO_CALLS = [
 ]
 
 
+def local_settings(base_url: str, **others: Any) -> Settings:
+    """Returns the settings of an echo bot that serves anyone and ends calls over `base_url`.
+
+    It sends no silence at the end of a call: that would count as audio that came back.
+    """
+    return Settings(
+        account_sid=ACCOUNT_SID,
+        api_key_sid=KEY_SID,
+        api_key_secret=KEY_SECRET,
+        base_url=base_url,
+        allow_anyone=True,
+        end_silence_secs=0,
+        **others,
+    )
+
+
 @asynccontextmanager
 async def serve_bot(settings: Settings) -> AsyncIterator[str]:
     """Serves the echo bot on loopback; gives its webhook's URL."""
@@ -69,7 +86,7 @@ async def serve_bot(settings: Settings) -> AsyncIterator[str]:
 
 
 def script(speech: Path) -> Scenario:
-    """Returns what the caller does; while he waits, he sends silence, as a telephone does."""
+    """Returns what the caller does; waiting callers send silence, as a telephone does."""
     return Scenario(
         "speak between two keys",
         [
@@ -86,14 +103,14 @@ def script(speech: Path) -> Scenario:
 
 
 class Progress:
-    """Says which call is next, and how long all of them will take."""
+    """Prints which call is next, and how long all of them will take."""
 
     def __init__(self, calls: int, secs: float) -> None:
-        """Expects so many calls, which take so long."""
+        """Expects `calls` calls, which take `secs` seconds."""
         self._number, self._calls, self._secs = 0, calls, secs
 
     def show(self, name: str, secs: float) -> None:
-        """Says that a call begins, which takes so long."""
+        """Prints that a call begins, which takes `secs` seconds."""
         self._number += 1
         print(f"call {self._number} of {self._calls}: {name}, {self._secs:.0f} s to go", flush=True)
         self._secs -= secs
@@ -107,15 +124,10 @@ async def call_echo_bots(speech: Path, folder: Path, progress: Progress) -> list
         for who, serializer, rate in ECHO_CALLS:
             name = f"{who}-{rate // 1000}khz"
             progress.show(name, ECHO_CALL_SECS)
-            settings = Settings(
-                account_sid=ACCOUNT_SID,
-                api_key_sid=KEY_SID,
-                api_key_secret=KEY_SECRET,
-                base_url=base_url,
-                allow_anyone=True,
+            settings = local_settings(
+                base_url,
                 sample_rate=rate,
                 output_ms=20,  # answers each message at once, not every other
-                end_silence_secs=0,  # it would count as received
                 serializer=serializer,
                 transport=FastAPIWebsocketTransport,
             )
@@ -148,12 +160,12 @@ def print_echo_table(reports: list[Report]) -> None:
 
 
 def yes(what: bool) -> str:
-    """Returns a cell that is seen where it should not be."""
+    """Returns the text of a table cell; a no is in capitals, to be seen."""
     return "yes" if what else "NO"
 
 
 def broken_promises(reports: list[Report]) -> list[str]:
-    """Returns what this package promises and a call did not show."""
+    """Returns the promises of this package that a call did not keep."""
     ours = [r for r in reports if r.name.startswith("ours")]
     base = min(r.first_audio for r in ours)
     broken = []
@@ -173,7 +185,7 @@ async def call_running_bot(arguments: argparse.Namespace) -> list[str]:
     url = arguments.stream or await stream_url(arguments.url, identity.call_sid)
     log, result = await place_stream_call(url, script(arguments.speech), identity)
     Recording.of(log).save(arguments.out / "reply")
-    # Whether the call was ended over REST only Twilio would know; the bot did close the stream.
+    # Only Twilio knows whether the call was ended over REST; what can be seen is who closed it.
     reports = [report("reply", log, result, hung_up=result.closed_by == "agent")]
     print_echo_table(reports)
     # Only an echo bot answers the keys.

@@ -1,4 +1,4 @@
-"""Keeps a call: what both sides said as a stereo WAV file, and a picture of it beside that file."""
+"""Saves a call: both sides as a stereo WAV file, and a picture of them."""
 
 import wave
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from listening import RATE, Played, audio_in, play
 
 from pipecat_twilio import ulaw
 
-GAP_SECS = 0.6  # between two sounds of the bot; a longer one is a pause in what it had to say
+GAP_SECS = 0.6  # between two sounds of the bot; a longer one is a pause in its speech
 COLUMN_SECS = 0.02  # of sound in a line of the picture
 PIXELS_A_SEC, LEG_PIXELS, ROW_PIXELS, LETTER_PIXELS = 100, 80, 12, 6
 INTERRUPTION = "interruption"
@@ -123,7 +123,7 @@ def name_of(message: dict[str, Any], where_to: str) -> str:
 
 
 def labelled(events: list[tuple[float, str]]) -> tuple[list[tuple[float, str, int]], int]:
-    """Gives each event a row for its label, so that none covers another; and counts the rows."""
+    """Gives each event a row for its label, so that no label covers another; counts the rows."""
     ends: list[float] = []  # of the last label in each row
     labels = []
     for at, name in events:

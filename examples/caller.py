@@ -23,7 +23,7 @@ from streamdouble.scenario import Scenario
 from streamdouble.session import Session, SessionConfig, SessionResult
 
 ACCOUNT_SID = "AC" + "0" * 32
-MAX_LATENESS_MS, TRIES = 15, 3  # of the caller, who is never held up: then the machine was
+MAX_LATENESS_MS, TRIES = 15, 3  # of the caller: above this the machine was too busy
 KEY_SID, KEY_SECRET = "SK" + "0" * 32, "not a secret"
 
 # Twilio does not offer to compress its messages; streamdouble has no option for it.
@@ -55,20 +55,20 @@ class WireLog:
         return 1000 * max(b - a for a, b in itertools.pairwise(times)) - 20
 
     def pressed_at(self, key: str) -> float:
-        """When a key was pressed; never is infinitely late."""
+        """When a key was pressed; infinity if it was not."""
         keys = (at for at, message in self.sent if message.get("dtmf", {}).get("digit") == key)
         return next(keys, float("inf"))
 
 
 class RestApi:
-    """A stand-in for Twilio's REST API that knows one way to end a call."""
+    """A stand-in for Twilio's REST API that can only end a call."""
 
     def __init__(self) -> None:
         """Starts without calls."""
         self.ended: set[str] = set()
 
     async def update(self, request: web.Request) -> web.Response:
-        """Ends a call, if it is asked as documented."""
+        """Ends a call, if the request is the documented one."""
         key = aiohttp.encode_basic_auth(KEY_SID, KEY_SECRET)
         if request.headers.get("Authorization") != key:
             return web.json_response({"code": 20003}, status=401)

@@ -1,4 +1,4 @@
-"""Conversations with the talking bot, and what came of them, for the demo and the benchmark."""
+"""Conversations with the talking bot and their results, for the demo and the benchmark."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ TURN_SECS = 3.0  # from the end of a question to the next one, time for the answ
 
 @contextmanager
 def built_as(name: str) -> Iterator[str]:
-    """Gives what the bot of that name takes for its serializer; installs the rest."""
+    """Yields the `serializer` of the bot with this name; calls `install` if that bot needs it."""
     if name == BOTS[2]:
         install()
     try:
@@ -92,14 +92,14 @@ def loudness(samples: np.ndarray) -> np.ndarray:
 def arrivals(
     pieces: list[tuple[float, bytes]], bytes_a_sample: float, samples: np.ndarray
 ) -> np.ndarray:
-    """Returns when so many samples had come, for each number of samples."""
+    """Returns the time at which each of these numbers of samples had arrived."""
     total = np.cumsum([len(piece) for _, piece in pieces]) / bytes_a_sample
     times = np.array([at for at, _ in pieces])
     return times[np.minimum(np.searchsorted(total, samples), len(times) - 1)]
 
 
 async def converse(port: int, app: FastAPI, answers: int, **parameters: object) -> Conversation:
-    """Calls the talking bot, asks it so many times, and hears it out; see `Bot` for parameters."""
+    """Calls the talking bot, and asks for that many answers; see `Bot` for parameters."""
     question = Say(Path("-"), audio.wav_to_ulaw_frames(SPEECH)[QUESTION_FRAMES])
     steps: list[Step] = [Wait(0.5), *[question, Wait(TURN_SECS)] * answers]
     identity = StreamIdentity(account_sid=ACCOUNT_SID)

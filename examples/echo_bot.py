@@ -1,4 +1,4 @@
-"""A phone bot that says back what it hears: Pipecat, FastAPI and this package.
+"""A phone bot that repeats what it hears: Pipecat, FastAPI and this package.
 
 Keys: `*` interrupts the bot, `#` has it hang up; every key is answered with a Twilio mark.
 
@@ -52,7 +52,7 @@ MAX_FORM_BYTES = 16384  # of a webhook: Twilio's have about 1 KB
 
 @dataclass(frozen=True)
 class Settings:
-    """What the bot is told from outside."""
+    """The bot's configuration."""
 
     account_sid: str = ""
     auth_token: str = field(default="", repr=False)
@@ -84,11 +84,6 @@ class Settings:
             **others,
         )
 
-    @property
-    def checks_signatures(self) -> bool:
-        """Whether it can be told who is calling."""
-        return bool(self.public_url and self.auth_token)
-
     def is_signed(self, request: HTTPConnection, params: Any = None) -> bool:
         """Tells whether Twilio signed a request, or anyone is allowed."""
         if self.allow_anyone:
@@ -106,11 +101,10 @@ def websocket_url(url: str) -> str:
 
 
 class Echo(FrameProcessor):
-    """Says back what it hears, and does what the keys ask for."""
+    """Repeats what it hears, and does what the keys ask for."""
 
     def __init__(self, stream_sid: str, output_bytes: int) -> None:
-        """Prepares the echo of one stream, in frames of so many bytes."""
-        super().__init__(enable_direct_mode=True)  # nothing has to queue for what never waits
+        super().__init__(enable_direct_mode=True)  # it never waits, so it needs no queue
         self._stream_sid = stream_sid
         self._output_bytes = output_bytes
         self._heard = bytearray()
@@ -150,7 +144,7 @@ class Echo(FrameProcessor):
 async def run_pipeline(
     transport: BaseTransport, stream_sid: str, sample_rate: int, output_ms: int
 ) -> None:
-    """Runs the echo between the two ends of a transport, until either side ends the call."""
+    """Runs the echo on a transport until either side ends the call."""
     echo = Echo(stream_sid, 2 * sample_rate * output_ms // 1000)
     worker = PipelineWorker(
         Pipeline([transport.input(), echo, transport.output()]),
@@ -161,6 +155,12 @@ async def run_pipeline(
         enable_turn_tracking=False,
         idle_timeout_secs=None,
     )
+
+    await run_worker(worker, transport)
+
+
+async def run_worker(worker: PipelineWorker, transport: BaseTransport) -> None:
+    """Runs a pipeline until it ends, or until the caller hangs up, which cancels it."""
 
     @transport.event_handler("on_client_disconnected")
     async def on_client_disconnected(*_: object) -> None:
@@ -189,14 +189,14 @@ async def run_bot(websocket: WebSocket, start: messages.Start, settings: Setting
         stream_sid=start.stream_sid,
         call_sid=start.start.call_sid,
         account_sid=settings.account_sid,
-        # A server that checks signatures has both kinds; an API key is the one that can be revoked.
+        # A server that checks signatures has both; prefer the API key, which can be revoked.
         auth_token=None if settings.api_key_sid else settings.auth_token,
         api_key_sid=settings.api_key_sid,
         api_key_secret=settings.api_key_secret,
         region=settings.region,
         edge=settings.edge,
         base_url=settings.base_url,
-        # A local try has no account whose call could be ended.
+        # Without an account there is no call to end.
         params=settings.serializer.InputParams(auto_hang_up=bool(settings.account_sid)),
     )
     transport = settings.transport(
@@ -228,19 +228,20 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         ValueError: It could not tell who is calling, and was not told to serve anyone.
     """
-    if not settings.checks_signatures and not settings.allow_anyone:
+    if not settings.allow_anyone and not (settings.public_url and settings.auth_token):
         raise ValueError("PUBLIC_URL and TWILIO_AUTH_TOKEN are needed to know Twilio's requests")
     app = FastAPI()
 
     @app.post("/")
     async def answer(request: Request) -> Response:
-        # From whoever is not yet known to be Twilio, no more is read than Twilio sends.
+        # Until the sender is known to be Twilio, read no more than Twilio sends.
         form = await read_form(request)
         if form is None:
             return Response(status_code=413)
         if not settings.is_signed(request, form):
             return Response(status_code=403)
-        # Twilio signs the stream's URL when it opens the socket, so the call's SID travels in it.
+        # Twilio signs the stream's URL when it opens the socket. With the call's SID in the URL,
+        # nobody can use it for another call.
         root = websocket_url(settings.public_url or str(request.base_url).rstrip("/"))
         url = quoteattr(f"{root}/stream/{form.get('CallSid', [''])[0]}")
         twiml = f"<Response><Connect><Stream url={url}/></Connect></Response>"
@@ -264,14 +265,14 @@ def create_app(settings: Settings) -> FastAPI:
 def serve(settings: Settings, **options: Any) -> None:
     """Runs the web server until it is stopped; the options are uvicorn's."""
     app = create_app(settings)
-    # Modules stay loaded, so the collector need not search them: that could take 0.1 s.
+    # Modules stay loaded, so the collector need not search them, which could take 0.1 s.
     gc.collect()
     gc.freeze()
-    # An ended call is a thousand objects that hold each other, which only a full collection frees.
-    # That stops all calls, the longer the more there is to free: so it comes after 15 of them, not
-    # after 240, as Python 3.13 has it.
+    # An ended call leaves a thousand objects in reference cycles, which only a full collection
+    # frees. A collection stops all calls, for longer if there is more to free. So it comes after
+    # about 15 calls; Python 3.13's default is after 240.
     gc.set_threshold(700, 10, 1)
-    # Twilio does not ask for compression; for a caller that does, it would take a tenth of the CPU.
+    # Twilio does not ask for compression. For a client that does, it would take 10 % of the CPU.
     uvicorn.run(app, ws_per_message_deflate=False, **options)
 
 

@@ -1,4 +1,4 @@
-"""What came of a call to the echo bot."""
+"""The results of a call to the echo bot."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from streamdouble.session import SessionResult
 
 @dataclass
 class Report:
-    """What came of one call; times in milliseconds."""
+    """The results of one call; times in milliseconds."""
 
     name: str
     first_audio: float
@@ -25,7 +25,7 @@ class Report:
 
     @property
     def lost(self) -> float:
-        """How much of what was said never came back."""
+        """How much of the caller's audio did not come back."""
         return self.sent - self.received
 
     @property
@@ -50,7 +50,7 @@ def echo_delay(log: WireLog) -> float:
 
 
 def report(name: str, log: WireLog, result: SessionResult, *, hung_up: bool) -> Report:
-    """Draws up what came of a call."""
+    """Returns the report of a call."""
     marks = [message["mark"]["name"] for _, message in log.received if message["event"] == "mark"]
     return Report(
         name=name,

@@ -1,4 +1,4 @@
-"""What a listener heard, against what was said: how late, how much was lost, where it broke off.
+"""Compares what a listener heard with what was said: the delay, the loss, and the silences.
 
 Twilio plays what it is sent in order, each piece when it is there and its turn. `play` does the
 same with the messages of a call. `find` looks for every 10 ms of what was said in what was played,

@@ -1,4 +1,4 @@
-"""What came of calls to the talking bot, built three ways: the demo's second table."""
+"""The results of calls to the talking bot, built three ways: the demo's second table."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +60,7 @@ def print_table(talks: dict[str, Conversation]) -> None:
 
 
 def broken_promises(talks: dict[str, Conversation]) -> list[str]:
-    """Returns what this package promises and the bot with everything installed did not show."""
+    """Returns the promises that the bot with everything installed did not keep."""
     name = BOTS[-1]
     return [
         f"{name}: {what} {figure:.0f} ms, more than {limit}"

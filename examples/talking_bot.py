@@ -1,9 +1,9 @@
 """A typical phone bot that needs no network: Silero VAD, and stand-ins for STT, LLM and TTS.
 
-The stand-ins are on Pipecat's own base classes and take the time that real services take. The bot
-answers whatever the caller says with the sentence in speech.wav, which its TTS stand-in delivers
+The stand-ins use Pipecat's own base classes and take the time that real services take. The bot
+gives the same answer to everything, the sentence in speech.wav. Its TTS stand-in delivers that
 four times as fast as it is spoken, as real ones do. A stand-in for a speech-to-speech model
-listens too. How the bot is built is up to the `<Parameter>`s of the stream, see `Bot`.
+listens too. The `<Parameter>`s of the stream say how the bot is built, see `Bot`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pipecat.serializers.twilio as pipecat_serializer
 import pipecat.transports.websocket.fastapi as pipecat_transport
-from echo_bot import stream_start
+from echo_bot import run_worker, stream_start
 from fastapi import FastAPI, WebSocket
 from listening import resampled
 from pipecat.audio import utils as pipecat_audio
@@ -47,13 +47,15 @@ from pipecat.services.tts_service import TTSService
 from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.utils.time import time_now_iso8601
-from pipecat.workers.runner import WorkerRunner
 
 import pipecat_twilio
 
 SPEECH = Path(__file__).parent / "speech.wav"
-SENTENCE_SECS = (0.24, 1.66)  # of speech.wav: it begins and ends with sound, as loss is to be seen
-SHORTER_SECS = 0.05  # by which each answer is shorter: what filters hold back depends on the length
+SENTENCE_SECS = (
+    0.24,
+    1.66,
+)  # of speech.wav; both ends have sound, so that loss is seen
+SHORTER_SECS = 0.05  # less in each answer: what filters hold back depends on the length
 TEXT = "Hello can you hear me."
 STALL_AT_SECS, STALL_SECS = 0.9, 0.3  # of the sentence: in the middle of "hear"
 ANSWERS = 5  # at most, in a call
@@ -120,26 +122,26 @@ class Bot:
 
     @property
     def is_held_up(self) -> bool:
-        """Whether an answer in which it may be held up is still being spoken."""
+        """Whether the bot now speaks an answer in which the event loop may be held up."""
         secs = SENTENCE_SECS[1] - SENTENCE_SECS[0] + STALL_SECS
         answers = self.said_at[self.held_up_from :]
         return bool(answers) and time.perf_counter() < answers[-1] + secs
 
 
 class Ears(SegmentedSTTService):
-    """Understands every stretch of speech that the VAD finds."""
+    """Transcribes every piece of speech that the VAD finds."""
 
     def __init__(self) -> None:
         """Takes no settings, and no time."""
         super().__init__(ttfs_p99_latency=0, settings=STTSettings(model=None, language=None))
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame, None]:  # noqa: ARG002
-        """Returns a transcript of a stretch of speech."""
+        """Returns a transcript of a piece of speech."""
         yield TranscriptionFrame("Can you hear me?", "caller", time_now_iso8601(), finalized=True)
 
 
 class Mind(FrameProcessor):
-    """Has one answer to everything, after a while."""
+    """Gives the same answer to everything, after the time that an LLM takes."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Answers a context; passes all else on."""
@@ -176,7 +178,7 @@ class Mouth(TTSService):
             said_secs = number * CHUNK_SECS
             due = said_secs / SPEED
             if answer >= bot.stalls_from and said_secs >= STALL_AT_SECS:
-                # Until 0.3 s after all before it has been heard.
+                # Wait until 0.3 s after the caller has heard all before it.
                 due = STALL_AT_SECS + STALL_SECS + (said_secs - STALL_AT_SECS) / SPEED
             await asyncio.sleep(max(0, bot.said_at[-1] + due - time.perf_counter()))
             yield pcm[start : start + size]
@@ -196,7 +198,7 @@ class Mouth(TTSService):
 
 
 class Model(FrameProcessor):
-    """Listens as speech-to-speech services do: at a rate of its own, by Pipecat's resampler."""
+    """Listens as speech-to-speech services do: at its own rate, through Pipecat's resampler."""
 
     def __init__(self, bot: Bot) -> None:
         """Listens to one call."""
@@ -249,14 +251,7 @@ async def run_bot(websocket: WebSocket, stream_sid: str, bot: Bot) -> None:
         ),
         params=PipelineParams(audio_in_sample_rate=bot.in_rate, audio_out_sample_rate=bot.out_rate),
     )
-
-    @transport.event_handler("on_client_disconnected")
-    async def on_client_disconnected(*_: object) -> None:
-        await worker.cancel()
-
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(worker)
-    await runner.run()
+    await run_worker(worker, transport)
 
 
 def create_app(hold_up_secs: float = 0.0) -> FastAPI:
@@ -269,7 +264,7 @@ def create_app(hold_up_secs: float = 0.0) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for answer in range(ANSWERS):  # which takes a while: not to be late with it later
+        for answer in range(ANSWERS):  # takes a while, so do it before a call
             for rate in (8000, 16000, 24000):
                 sentence(rate, answer)
 

@@ -1,7 +1,7 @@
-"""How a serializer ends its call, when it must not, and the report that it then makes.
+"""Ends a serializer's call, or leaves it alone, and reports on it.
 
-What is needed is read when the call is ended, not before: bots construct the serializer with a
-placeholder, and assign `_call_sid` from the `start` message.
+SIDs and credentials are read when the call is ended, not before: bots construct the serializer
+with a placeholder, and assign `_call_sid` from the `start` message.
 """
 
 from functools import cached_property
@@ -12,7 +12,6 @@ from typing import Any
 from loguru import logger
 from pipecat.frames.frames import CancelFrame, EndFrame
 from pipecat.serializers.base_serializer import FrameSerializer
-from pydantic import BaseModel
 
 from pipecat_twilio.audio.samples import positive_int
 from pipecat_twilio.params import DEFAULTS, InputParams
@@ -25,7 +24,7 @@ from pipecat_twilio.twilio.playback import Playback
 class CallEndingSerializer(FrameSerializer):
     """A serializer that can end its call over Twilio's REST API."""
 
-    # What a subclass that skips the constructor does not set.
+    # Defaults for a subclass that skips the constructor.
     _name = "TwilioFrameSerializer"
     _stream_sid: str | None = None
     _call_sid: str | None = None
@@ -58,16 +57,11 @@ class CallEndingSerializer(FrameSerializer):
         return CallRecord()
 
     def _setting(self, name: str) -> Any:
-        """Returns a parameter, or its default where a params object lacks it."""
-        try:
-            return self._params.__dict__[name]
-        except (AttributeError, KeyError):
-            if isinstance(self._params, BaseModel):  # getattr would take 2 us to find nothing
-                return DEFAULTS[name]
-            return getattr(self._params, name, DEFAULTS[name])
+        """Returns a parameter, or its default if the params object lacks it."""
+        return getattr(self._params, name, DEFAULTS[name])
 
     def _secs(self, name: str) -> float:
-        """Returns a parameter in seconds; the default for anything else: the call must end."""
+        """Returns a parameter in seconds; its default if it is no time: the call must end."""
         secs = self._setting(name)
         return secs if isinstance(secs, int | float) and secs >= 0 else DEFAULTS[name]
 
@@ -79,13 +73,13 @@ class CallEndingSerializer(FrameSerializer):
         )
 
     def speech_ended(self) -> None:
-        """Records that the bot has nothing more to say: for the report, what follows is no gap."""
+        """Records that the bot has finished speaking: the pause that follows is not a gap."""
         self._record.speech_is_over = True
 
     def hand_off(self) -> None:
-        """Leaves the call to somebody else: from now on this serializer never ends it.
+        """Leaves the call to somebody else: this serializer will never end it.
 
-        For a bot that transfers the call before its pipeline ends.
+        A bot that transfers the call calls this first, before its pipeline ends.
         """
         self._leave_call("hand_off()")
 
@@ -95,7 +89,7 @@ class CallEndingSerializer(FrameSerializer):
             self._pending_hang_up.hurry()
 
     async def _end(self, frame: EndFrame | CancelFrame) -> None:
-        """Ends the call, unless it was left to somebody else, and reports on it."""
+        """Ends the call, unless it was left to somebody else, and makes the call report."""
         try:
             if self._setting("auto_hang_up") and not self._hangup_attempted:
                 self._hangup_attempted = True
@@ -111,7 +105,7 @@ class CallEndingSerializer(FrameSerializer):
                 if isinstance(frame, CancelFrame) or self._call_left:
                     self._pending_hang_up.hurry()
                 await self._pending_hang_up.done()
-        finally:  # Pipecat may cancel this, but the call has ended for it
+        finally:  # also if Pipecat cancels this: for Pipecat the call has ended
             await self._report_end(type(frame).__name__)
 
     async def _end_call(self) -> None:
@@ -129,11 +123,11 @@ class CallEndingSerializer(FrameSerializer):
         try:
             if callback is not None and isawaitable(result := callback(report)):
                 await result
-        except Exception as error:  # noqa: BLE001  # a user's; its text may hold a secret
+        except Exception as error:  # noqa: BLE001  # a user's error; its text may hold a secret
             logger.error(f"{self}: on_call_report failed: {type(error).__name__}")
 
     async def _hang_up_call(self) -> None:
-        """Ends the call over REST; subclasses may end it in their own way."""
+        """Ends the call over REST; a subclass may override this."""
         try:
             resource = self._call_resource()
         except (TypeError, ValueError) as error:
@@ -143,7 +137,7 @@ class CallEndingSerializer(FrameSerializer):
         self._record.rest_answer = outcome.answer
 
     def _call_resource(self) -> CallResource:
-        """Returns the call's address and credentials; raises if they are not enough to end it."""
+        """Returns the call's address and credentials; raises ValueError if any is missing."""
         return CallResource(
             self._account_sid,
             self._call_sid,

@@ -1,4 +1,4 @@
-"""The frames that Pipecat does not have."""
+"""The frame type that Pipecat does not have."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from pipecat.frames.frames import SystemFrame
 
 @dataclass
 class MarkFrame(SystemFrame):
-    """A mark came back from Twilio: the audio before it was played, or was cleared.
+    """Twilio has sent a mark back: the audio before it was played or cleared.
 
     Parameters:
-        name: The name that the bot gave the mark.
+        name: The mark's name, which the bot chose.
         stream_sid: The stream's SID.
-        cleared: Whether an interruption cleared the audio before the mark. False: the caller has
-            heard it.
+        cleared: True if an interruption cleared audio before the mark; False if the caller has
+            heard it all.
     """
 
     name: str
@@ -21,7 +21,7 @@ class MarkFrame(SystemFrame):
     cleared: bool = False
 
     def __post_init__(self) -> None:
-        # Pipecat gives every frame a name of its own.
+        # Pipecat's __post_init__ sets `name` to the frame's own name.
         mark_name = self.name
         super().__post_init__()  # type: ignore[no-untyped-call]
         self._frame_name = self.name

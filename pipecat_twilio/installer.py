@@ -1,9 +1,8 @@
 """Puts this package's classes where Pipecat's own code looks for them.
 
 Pipecat's development runner builds the serializer and the transport itself, and its services and
-transports make their resamplers through a factory. No argument lets a bot pass its own. So
-`install` sets the names that this code reads: in the modules that define them, and in those that
-have already imported them.
+transports make their resamplers through a factory. A bot cannot pass in its own. So `install`
+replaces these names in the modules that define them, and in those that have already imported them.
 """
 
 import inspect
@@ -26,7 +25,7 @@ from pipecat_twilio.twilio.call_resource import call_url
 
 
 def make_stream_resampler(**kwargs: Any) -> BaseAudioResampler:
-    """Stands in for Pipecat's `create_stream_resampler`.
+    """Replaces Pipecat's `create_stream_resampler`.
 
     Args:
         kwargs: The arguments of `SincStreamResampler`, which are those of Pipecat's resampler.
@@ -39,18 +38,18 @@ def make_stream_resampler(**kwargs: Any) -> BaseAudioResampler:
 
 @dataclass
 class _Place:
-    """A name of Pipecat's that can be set to something of ours."""
+    """A name of Pipecat's that can be set to an object of ours."""
 
     module: str
     name: str
-    original: Any = None  # what was there before anything of ours
-    current: Any = None
+    original: Any = None  # Pipecat's object
+    current: Any = None  # the object that the name is set to now
 
     def modules(self) -> Iterator[tuple[str, ModuleType]]:
-        """Yields the imported modules in which the name means Pipecat's object, or ours for it.
+        """Yields the imported modules in which the name is Pipecat's object or our replacement.
 
-        A class is looked for in Pipecat's own modules: others may derive from it, and call its
-        methods by its name. A function is looked for everywhere.
+        Classes are replaced in Pipecat's own modules only: other modules may derive from them, and
+        call their methods by the class's name. Functions are replaced everywhere.
         """
         for module_name, module in list(sys.modules.items()):
             is_pipecats = module_name.partition(".")[0] == "pipecat"
@@ -62,7 +61,7 @@ class _Place:
                     yield module_name, module
 
     def set(self, value: Any) -> str:
-        """Sets the name in all these modules; returns what was changed, in words, if anything."""
+        """Sets the name in all these modules; returns a line for the log, empty if none changed."""
         changed = []
         for module_name, module in self.modules():
             if vars(module)[self.name] is not value:
@@ -92,44 +91,43 @@ def install(
     edge: str | None = None,
     lead_secs: float | None = None,
 ) -> None:
-    """Has Pipecat use this package's serializer, transport and stream resampler.
+    """Makes Pipecat use this package's serializer, transport and stream resampler.
 
-    What is imported from Pipecat later is ours, and what Pipecat's own modules have imported is
-    replaced. A bot's own module keeps the classes that it has already imported from Pipecat, so
-    call this in the first line of the bot. Code that uses `SOXRStreamAudioResampler` by that name
-    (Genesys, RNNoise) keeps it.
+    Pipecat's own modules then have our objects, whether they are imported before or after. A bot's
+    own module keeps the classes that it has already imported from Pipecat, so call this in the
+    first line of the bot. Code that uses `SOXRStreamAudioResampler` by that name (Genesys,
+    RNNoise) keeps it.
 
-    Repeating it is harmless; other arguments take the place of those before.
+    It may be called again: the new arguments then replace the old ones.
 
     Args:
-        serializer: Whether `TwilioFrameSerializer` is ours.
-        transport: Whether `FastAPIWebsocketTransport` is our `TwilioTransport`, which with the
-            serializers of other providers does what Pipecat's does.
+        serializer: Whether to replace `TwilioFrameSerializer`.
+        transport: Whether to replace `FastAPIWebsocketTransport` by our `TwilioTransport`. With
+            the serializers of other providers that does what Pipecat's does.
         resampler: Whether `create_stream_resampler` makes our `SincStreamResampler`.
-        params: Each call's serializer gets a copy of these where it is given none, as the
-            development runner gives none.
-        base_url: Root of Twilio's REST API where the serializer is given none.
-        region: Twilio region where the serializer is given none.
-        edge: Twilio edge where the serializer is given none.
-        lead_secs: Lead of a transport that is given none; None leaves `TwilioTransport`'s.
+        params: Default parameters of a serializer: each one that is built without `params` gets a
+            copy. The development runner passes none.
+        base_url: Default root of Twilio's REST API.
+        region: Default Twilio region.
+        edge: Default Twilio edge.
+        lead_secs: Default lead of a transport; None is `TwilioTransport`'s own.
 
     Raises:
         ImportError: FastAPI, which Pipecat's transport needs, is not installed.
         RuntimeError: This release of Pipecat calls one of the three in a way that ours does not
-            know. Nothing was changed.
-        TypeError: `params` are none. Nothing was changed.
-        ValueError: `lead_secs`, `base_url`, `region` or `edge` is one that no call could be made
-            with. Nothing was changed.
+            support. Nothing was changed.
+        TypeError: `params` is not an `InputParams`. Nothing was changed.
+        ValueError: `lead_secs`, `base_url`, `region` or `edge` is not usable. Nothing was changed.
     """
     if params is not None and not isinstance(params, BaseModel):
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
-    # Raises if one is wrong; the runner may pass the other one of region and edge.
+    # Raises if one is wrong. Region and edge may come separately: the runner may pass the other.
     call_url("AC0", "CA0", region=region or edge, edge=edge or region, base_url=base_url)
     originals: dict[str, Any] = {}
     ours: dict[str, Any] = {}
     if serializer:
-        originals[_SERIALIZER.name] = _known(
-            _SERIALIZER, lambda theirs: _accepts_all_of(theirs, TwilioFrameSerializer)
+        originals[_SERIALIZER.name] = _original(
+            _SERIALIZER, lambda theirs: _accepts_same_arguments(theirs, TwilioFrameSerializer)
         )
         ours[_SERIALIZER.name] = _with_defaults(
             TwilioFrameSerializer, params=params, base_url=base_url, region=region, edge=edge
@@ -139,12 +137,12 @@ def install(
 
         if lead_secs is not None:
             check_lead_secs(lead_secs)
-        originals[_TRANSPORT.name] = _known(
-            _TRANSPORT, lambda theirs: _accepts_all_of(theirs, TwilioTransport)
+        originals[_TRANSPORT.name] = _original(
+            _TRANSPORT, lambda theirs: _accepts_same_arguments(theirs, TwilioTransport)
         )
         ours[_TRANSPORT.name] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
     if resampler:
-        originals[_RESAMPLER.name] = _known(_RESAMPLER, _makes_what_ours_can_be)
+        originals[_RESAMPLER.name] = _original(_RESAMPLER, _accepts_same_calls)
         ours[_RESAMPLER.name] = make_stream_resampler
     changes = []
     for place in _PLACES:
@@ -154,27 +152,27 @@ def install(
 
 
 def uninstall() -> None:
-    """Undoes `install`, also in modules of Pipecat that were imported since."""
+    """Undoes `install`, also in modules of Pipecat that were imported after it."""
     _log([place.set(place.original) for place in _PLACES])
 
 
-def _known(place: _Place, is_known: Callable[[Any], bool]) -> Any:
-    """Returns Pipecat's own object, if ours can stand in for it."""
+def _original(place: _Place, ours_fits: Callable[[Any], bool]) -> Any:
+    """Returns Pipecat's own object, if ours can replace it."""
     found = getattr(import_module(place.module), place.name)
     original = place.original if found is place.current else found
-    if not is_known(original):
+    if not ours_fits(original):
         theirs = f"{original.__module__}.{original.__qualname__}"
         raise RuntimeError(
             f"pipecat-ai {version()} has a {theirs} that pipecat_twilio does not know how to "
-            "stand in for"
+            "replace"
         )
     return original
 
 
-def _accepts_all_of(original: Callable[..., Any], ours: Callable[..., Any]) -> bool:
-    """Tells whether ours takes every argument that Pipecat's takes, in the same place.
+def _accepts_same_arguments(original: Callable[..., Any], ours: Callable[..., Any]) -> bool:
+    """Tells whether ours takes every argument that Pipecat's takes, in the same position.
 
-    API keys came with pipecat-ai 1.14; releases before it take all but those.
+    Ours may take more: before pipecat-ai 1.14, Pipecat's took no API key.
     """
     their_arguments = _arguments(original)
     return their_arguments == _arguments(ours)[: len(their_arguments)]
@@ -184,10 +182,10 @@ def _arguments(function: Callable[..., Any]) -> list[tuple[str, Any]]:
     return [(p.name, p.kind) for p in inspect.signature(function).parameters.values()]
 
 
-def _makes_what_ours_can_be(factory: Callable[..., Any]) -> bool:
+def _accepts_same_calls(factory: Callable[..., Any]) -> bool:
     """Tells whether ours accepts every call that Pipecat's factory and resamplers accept.
 
-    `flush` and `reset` came after pipecat-ai 1.7.
+    Ours may have more methods: pipecat-ai 1.7 has no `flush` and no `reset`.
     """
     theirs = {n: f for n, f in vars(BaseAudioResampler).items() if inspect.iscoroutinefunction(f)}
     return _arguments(factory) == [("kwargs", inspect.Parameter.VAR_KEYWORD)] and all(
@@ -198,7 +196,7 @@ def _makes_what_ours_can_be(factory: Callable[..., Any]) -> bool:
 
 
 def _with_defaults(ours: type, **defaults: Any) -> type:
-    """Returns a class like ours that fills in these where it is given nothing; ours if none."""
+    """Returns a subclass of ours with these defaults; ours itself if there are none."""
     defaults = {name: value for name, value in defaults.items() if value is not None}
     if not defaults:
         return ours
@@ -212,7 +210,7 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
         given = signature.bind(self, *args, **kwargs)
         for name, value in defaults.items():
             if given.arguments.get(name) in (None, ""):
-                # A bot may change the params of one call.
+                # A copy: a bot may change the params of one call.
                 own = value.model_copy() if isinstance(value, BaseModel) else value
                 given.arguments[name] = own
         original_init(*given.args, **given.kwargs)
@@ -227,5 +225,5 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
 
 
 def _log(changes: list[str]) -> None:
-    if told := "; ".join(filter(None, changes)):
-        logger.info(told)
+    if text := "; ".join(filter(None, changes)):
+        logger.info(text)

@@ -1,4 +1,4 @@
-"""What can be tuned about a call."""
+"""The parameters of a serializer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +11,20 @@ from pipecat_twilio.twilio.messages import MAX_MESSAGE_BYTES
 
 
 class InputParams(FrameSerializer.InputParams):
-    """What can be tuned; Pipecat's own `InputParams` of the same name is accepted too.
+    """The parameters of a serializer; Pipecat's own `InputParams` are accepted too.
 
     Parameters:
         twilio_sample_rate: Rate of the audio on Twilio's side, in Hz.
         sample_rate: Rate of the audio given to the pipeline, in Hz; None takes the pipeline's
             `audio_in_sample_rate`.
         auto_hang_up: Whether to end the call on `EndFrame` and `CancelFrame`.
-        hang_up_timeout_secs: How long ending the call may take, retries included.
-        hang_up_drain_secs: How long, at most, an `EndFrame` waits for Twilio to have played what
-            it was sent, before the call is ended.
+        hang_up_timeout_secs: How long ending the call may take, including retries.
+        hang_up_drain_secs: How long an `EndFrame` waits, at most, for Twilio to play the last
+            words before the call is ended.
         max_message_bytes: A longer message from Twilio is dropped before it is parsed.
-        input_frame_secs: How much of the caller's audio is collected for a frame, 0.02 to 1; with
-            the default, each message is a frame. Longer frames add what they collect beyond one
-            message to the delay, and give the pipeline fewer frames to pass on.
+        input_frame_secs: How much of the caller's audio makes a frame, 0.02 to 1. With the
+            default, each message is a frame. Longer frames are fewer frames for the pipeline; the
+            delay grows by their length beyond one message.
         on_call_report: Called with the `CallReport` when the call has ended; it may be a coroutine
             function.
     """
@@ -40,4 +40,4 @@ class InputParams(FrameSerializer.InputParams):
 
 
 DEFAULTS: dict[str, Any] = {name: field.default for name, field in InputParams.model_fields.items()}
-"""The value of a parameter that a params object of Pipecat's own lacks."""
+"""The parameters' defaults, for params objects that lack a field, such as Pipecat's own."""

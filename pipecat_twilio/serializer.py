@@ -2,8 +2,8 @@
 
 A drop-in for `pipecat.serializers.twilio.TwilioFrameSerializer`: the same name, arguments and
 JSON, and the same private attributes, which public code reads and assigns. They may be assigned at
-any time, and a subclass may skip the constructor: so what a call needs is read when it is needed,
-and state is made when it is first used.
+any time, and a subclass may skip the constructor. So every value is read when it is needed, and
+state is created when it is first used.
 """
 
 import json
@@ -36,7 +36,7 @@ from pipecat_twilio.twilio.messages import Dtmf, Mark, Media, MessageError, Star
 from pipecat_twilio.twilio.playback import MAX_BUFFERED_SECS
 
 MESSAGE_SECS = 0.02  # of audio in each of Twilio's messages
-MAX_CHANNELS = 64  # more is a mistake, which would take memory
+MAX_CHANNELS = 64  # more is a mistake, and would take a lot of memory
 
 _KEYS = {button.value: button for button in KeypadEntry}
 
@@ -49,9 +49,9 @@ class TwilioFrameSerializer(CallEndingSerializer):
     """
 
     class InputParams(params.InputParams):
-        """What can be tuned: the fields of `pipecat_twilio.params.InputParams`."""
+        """The parameters: the fields of `pipecat_twilio.params.InputParams`."""
 
-    # What a subclass that skips the constructor does not set.
+    # Defaults for a subclass that skips the constructor.
     _sample_rate = 0  # of the audio given to the pipeline, in Hz
     _call_sid_checked = False
     _inbound_secs = 0.0  # the timestamp of the newest audio, in seconds since the stream started
@@ -74,21 +74,21 @@ class TwilioFrameSerializer(CallEndingSerializer):
 
         Args:
             stream_sid: The stream's SID; if empty, it is taken from the `start` message.
-            call_sid: The call's SID, needed to hang up, as is all of the following.
+            call_sid: The call's SID. This and the following arguments are for ending the call.
             account_sid: The account's SID.
             auth_token: The account's auth token; not together with an API key.
             region: The Twilio region that processes the call, such as `ie1`; together with
                 `edge`. Credentials belong to a region.
-            edge: The Twilio edge to reach it by, such as `dublin`.
+            edge: The Twilio edge to reach the region through, such as `dublin`.
             base_url: Root of the REST API, verbatim, instead of Twilio's own; with it, region
                 and edge are not used.
-            params: What can be tuned.
+            params: The parameters; by default `InputParams()`.
             api_key_sid: SID of an API key, together with `api_key_secret`.
             api_key_secret: Secret of the API key.
 
         Raises:
-            ValueError: With `auto_hang_up`: a credential is missing, there are two kinds of them,
-                only one of region and edge is given, or an argument is malformed.
+            ValueError: With `auto_hang_up`: a credential is missing, both kinds of credentials
+                are given, only one of region and edge is given, or an argument is malformed.
         """
         super().__init__(params or self.InputParams())
         self._stream_sid = stream_sid
@@ -139,8 +139,8 @@ class TwilioFrameSerializer(CallEndingSerializer):
         """Converts a message from Twilio to a frame.
 
         Args:
-            data: The message, as it came. Whatever it is, nothing is raised; what cannot be read
-                is dropped with a warning.
+            data: The message as it was received. Nothing is raised, whatever it is: a message
+                that cannot be read is dropped with a warning.
 
         Returns:
             `InputAudioRawFrame` for the caller's audio, `InputDTMFFrame` for a digit, `MarkFrame`
@@ -161,7 +161,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
             self._record.heard(len(media.payload), self._inbound_secs, monotonic())
             pcm, resampler = decode(media.payload), self._input_resampler
             in_rate, rate = self._twilio_sample_rate, self._sample_rate
-            if type(resampler) is SincStreamResampler:  # ours is told the stream's own time
+            if type(resampler) is SincStreamResampler:  # ours also takes the stream's own time
                 pcm = resampler.convert(pcm, in_rate, rate, self._inbound_secs)
             else:
                 pcm = await resampler.resample(pcm, in_rate, rate)
@@ -171,7 +171,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
             return InputAudioRawFrame(pcm, rate, 1) if pcm else None
         except MessageError as error:
             self._drop("an unreadable message", error)
-        except Exception as error:  # noqa: BLE001  # of a resampler or a rate that was assigned
+        except Exception as error:  # noqa: BLE001  # an assigned resampler or rate may fail
             self._drop("an unusable message", f"{type(error).__name__}: {error}")
         return None
 
@@ -180,14 +180,14 @@ class TwilioFrameSerializer(CallEndingSerializer):
             button = _KEYS.get(message.dtmf.digit)
             if button is not None:
                 return InputDTMFFrame(button)
-            # A-D, which Pipecat has no names for
+            # Pipecat has no names for the keys A to D.
             self._drop("a key", f"Pipecat has none for {message.dtmf.digit[:9]!a}")
         elif isinstance(message, Mark):
             return self._mark(message)
         elif isinstance(message, Start):
-            self._begin(message)
+            self._read_start(message)
         elif isinstance(message, Stop):
-            # A call whose stream is over may have moved on: to end it could cut a transfer.
+            # After its stream, a call may go on elsewhere: ending it could cut a transfer.
             self._leave_call("stop")
             pcm = self._collector.take()
             return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
@@ -199,23 +199,24 @@ class TwilioFrameSerializer(CallEndingSerializer):
         self._record.marks_played += not cleared
         return MarkFrame(message.mark.name, message.stream_sid, cleared)
 
-    def _begin(self, message: Start) -> None:
+    def _read_start(self, message: Start) -> None:
         if not self._stream_sid:
             self._stream_sid = message.stream_sid
-        told = message.start.call_sid
-        if self._call_sid and told != self._call_sid and not self._call_sid_checked:
-            logger.warning(f"{self}: the stream is of call {told[:99]!a}, not {self._call_sid!r}")
+        sid = message.start.call_sid
+        if self._call_sid and sid != self._call_sid and not self._call_sid_checked:
+            logger.warning(f"{self}: the stream is of call {sid[:99]!a}, not {self._call_sid!r}")
         self._call_sid_checked = True
 
     async def serialize(self, frame: Frame) -> str | bytes | None:
         """Converts a frame to a message for Twilio, or ends the call.
 
         Args:
-            frame: Any frame. Nothing is raised; what cannot be sent is dropped with a warning.
+            frame: Any frame. Nothing is raised: a frame that cannot be sent is dropped with a
+                warning.
 
         Returns:
-            The message for audio, an interruption or a transport message, else None. For an
-            `EndFrame` or `CancelFrame` it returns when the call has been ended.
+            The message for audio, an interruption or a transport message; None for other frames.
+            For an `EndFrame` or `CancelFrame` it returns when the call has been ended.
         """
         try:
             if isinstance(frame, AudioRawFrame):
@@ -239,8 +240,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         pcm = pcm_bytes(frame.audio, size * rate * MAX_BUFFERED_SECS)
         now = monotonic()
         pcm = self._joiner.join(pcm, size, (rate, channels), now)
-        if channels > 1:
-            pcm = mix_down(pcm, channels)
+        pcm = mix_down(pcm, channels)
         resampler = self._output_resampler
         if type(resampler) is SincStreamResampler:
             pcm = resampler.convert(pcm, rate, self._twilio_sample_rate, now)
@@ -257,7 +257,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if hasattr(self._output_resampler, "reset"):  # older releases of Pipecat have none
             try:
                 await self._output_resampler.reset()
-            except Exception as error:  # noqa: BLE001  # of a resampler that was assigned
+            except Exception as error:  # noqa: BLE001  # an assigned resampler may fail
                 logger.warning(f"{self}: the resampler's reset failed: {type(error).__name__}")
         return messages.clear(self._stream_sid or "")
 
@@ -265,7 +265,6 @@ class TwilioFrameSerializer(CallEndingSerializer):
         self._joiner.clear()
         self._playback.clear()
         self._record.interruptions += 1
-        self.speech_ended()
         if self._pending_hang_up is not None:
             self._pending_hang_up.hurry()
 
@@ -286,12 +285,12 @@ class TwilioFrameSerializer(CallEndingSerializer):
         return text
 
     def should_ignore_frame(self, frame: Frame) -> bool:
-        """Returns what the base class says; False for a message that is not a dict, so not RTVI."""
+        """Returns what the base class does; False for a message that is no dict: it is not RTVI."""
         is_dict = isinstance(getattr(frame, "message", None), dict)
         return is_dict and super().should_ignore_frame(frame)
 
     def _drop(self, reason: str, fault: object) -> None:
-        """Warns of the first one dropped for each reason, then of the 2nd, 4th, 8th ... in all."""
+        """Logs the first drop for each reason, then the 2nd, 4th, 8th ... of all drops."""
         dropped = self._record.dropped
         dropped[reason] += 1
         total = dropped.total()

@@ -1,4 +1,4 @@
-"""Pipecat's stream resampler interface on `SincResampler`: 4 ms late at any rates, no bursts."""
+"""Pipecat's stream resampler interface on `SincResampler`: a delay of 4 ms at all rates."""
 
 from numbers import Integral
 from time import monotonic
@@ -10,39 +10,40 @@ from pipecat_twilio.audio.resampler import SincResampler
 from pipecat_twilio.audio.samples import SampleJoiner
 
 DELAY_SECS = 0.004
-"""How late the audio is. That of the telephone filter, so that all of a call is equally late."""
+"""The delay. It is the telephone filter's, so that all audio of a call has the same delay."""
 
 MIN_ZEROS, MAX_ZEROS = 8, 192
 """Limits of the filter length: below 2 kHz the delay is longer than 4 ms, above 48 kHz shorter."""
 
 CUTOFF_ZEROS = 2.8
-"""The cutoff lies this far below the lower Nyquist frequency, as a share of `num_zeros`.
+"""How far the cutoff lies below the lower Nyquist frequency, times `num_zeros`.
 
-At the default `beta` a transition is a fixed number of these wide, so that at any rates the stop
-band begins at the Nyquist frequency. That of the telephone filter: 32 * (1 - 0.9125).
+At the default `beta` the width of the transition is a constant over `num_zeros`. So with this
+cutoff the stop band begins at the Nyquist frequency, at all rates. The value is that of the
+telephone filter: 32 * (1 - 0.9125).
 """
 
 
 class SincStreamResampler(BaseAudioResampler):
     """Converts one stream of mono speech, chunk by chunk, in place of Pipecat's soxr stream.
 
-    Audio is returned by the same `resample()` that takes it, 4 ms late at any rates (below 2 kHz:
-    8 periods). With `rate` the lower of the two, the response is flat within 0.1 dB up to
-    `rate / 2 - 600` Hz, which is 7.4 kHz from 24 to 16 kHz, and at least 84 dB down from
-    `rate / 2` on. Equal rates pass the bytes through as they are.
+    Audio is returned by the same `resample()` that takes it, with a delay of 4 ms at all rates
+    (below 2 kHz: 8 periods). If `rate` is the lower of the two rates, the response is flat within
+    0.1 dB up to `rate / 2 - 600` Hz (7.4 kHz from 24 to 16 kHz), and at least 84 dB down from
+    `rate / 2` on. Equal rates return the bytes unchanged.
 
-    The rates may change at any time. What the filter still holds then is returned first, in front
-    of the new audio, if `out_rate` stays the same; otherwise it is dropped: it would be at a rate
-    that the caller no longer expects. Call `flush` before such a change to have those 4 ms.
+    The rates may change at any time. If `out_rate` stays the same, the audio that the filter still
+    holds is then returned in front of the new audio. If it changes, that audio is dropped: it has
+    a rate that the caller no longer expects. Call `flush` first to get those 4 ms.
 
-    Chunks need not hold whole samples: an odd last byte waits for the next chunk.
+    A chunk may end in the middle of a sample: its last byte waits for the next chunk.
 
     Args:
-        quality: Taken because Pipecat's resampler takes it; without effect.
-        clear_after_secs: A chunk that comes more than this after the one before starts a new
-            stream: the filter's tail is returned in front of it, and the old audio does not ring
-            into it. None never does that. Default 0.2, as Pipecat's.
-        kwargs: Whatever else Pipecat's resampler may be given; without effect.
+        quality: Ignored; Pipecat's resampler takes it.
+        clear_after_secs: A chunk that comes later than this after the previous one starts a new
+            stream: the filter's tail is returned in front of it, and the old audio has no effect
+            on it. None never starts a new stream. Default 0.2, as Pipecat's.
+        kwargs: Ignored; other arguments of Pipecat's resampler.
 
     Raises:
         ValueError: `clear_after_secs` is negative.
@@ -54,7 +55,7 @@ class SincStreamResampler(BaseAudioResampler):
         del quality, kwargs
         self._clear_after_secs = clear_after_secs
         self._rates: tuple[float, float] | None = None
-        # A stand-in that holds nothing, until the first audio tells the rates.
+        # Until the first audio tells the rates: a placeholder that holds nothing.
         self._resampler = SincResampler(8000, 8000, clear_after_secs=clear_after_secs)
         self._joiner = SampleJoiner(clear_after_secs)
 
@@ -63,11 +64,11 @@ class SincStreamResampler(BaseAudioResampler):
 
         Args:
             audio: Signed 16-bit little-endian samples, mono, at `in_rate`.
-            in_rate: Rate of `audio` in Hz; a whole float, which some services pass, will do.
-            out_rate: Rate of what is returned, in Hz.
+            in_rate: Rate of `audio` in Hz. Whole floats, which some services pass, are accepted.
+            out_rate: Rate of the returned audio in Hz.
 
         Returns:
-            Samples of the same kind at `out_rate`.
+            Samples of the same format at `out_rate`.
 
         Raises:
             ValueError: A rate is not a positive whole number.
@@ -82,16 +83,16 @@ class SincStreamResampler(BaseAudioResampler):
         return self.convert(audio, in_rate, out_rate, now)
 
     def convert(self, pcm: bytes, in_rate: int, out_rate: int, now: float) -> bytes:
-        """Does what `resample` does, for whole samples and at a time that the caller tells.
+        """Does what `resample` does, for whole samples and with a time from the caller.
 
         Args:
             pcm: Signed 16-bit little-endian samples, mono, at `in_rate`.
             in_rate: Rate of `pcm` in Hz.
-            out_rate: Rate of what is returned, in Hz.
-            now: The time in seconds, on any clock that is always the same.
+            out_rate: Rate of the returned audio in Hz.
+            now: The time in seconds, always on the same clock.
 
         Raises:
-            ValueError: A rate is not a positive whole number, or `pcm` is cut in mid-sample.
+            ValueError: A rate is not a positive whole number, or `pcm` ends inside a sample.
         """
         if (in_rate, out_rate) == self._rates:
             return self._resampler.process(pcm, now)
@@ -102,7 +103,7 @@ class SincStreamResampler(BaseAudioResampler):
         """Returns the audio that the filter still holds, and starts a new stream.
 
         Returns:
-            The last 4 ms, at `out_rate`; nothing where no audio was taken.
+            The last 4 ms, at `out_rate`; nothing if no audio was taken.
         """
         self._joiner.clear()
         return self._resampler.flush()
@@ -113,7 +114,7 @@ class SincStreamResampler(BaseAudioResampler):
         self._resampler.reset()
 
     def _change_rates(self, in_rate: float, out_rate: float) -> bytes:
-        """Makes the filter for new rates; returns the tail of the old ones if it still fits."""
+        """Makes a filter for new rates; returns the old one's tail if `out_rate` is the same."""
         lower_rate = min(_hertz("in_rate", in_rate), _hertz("out_rate", out_rate))
         num_zeros = min(max(MIN_ZEROS, round(DELAY_SECS * lower_rate)), MAX_ZEROS)
         resampler = SincResampler(
@@ -130,7 +131,7 @@ class SincStreamResampler(BaseAudioResampler):
 
 
 def _hertz(name: str, rate: float) -> int:
-    """Returns a rate as an int; whether that is positive is SincResampler's to judge."""
+    """Returns a whole rate as an int; `SincResampler` checks that it is positive."""
     if not isinstance(rate, Integral) and not (isinstance(rate, float) and rate.is_integer()):
         raise ValueError(f"{name} must be a whole number of Hz, got {rate!r}")
     return int(rate)

@@ -22,6 +22,11 @@ settings.register_profile("long", deadline=None, print_blob=True, max_examples=3
 settings.load_profile("quick")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignores warnings of websockets: uvicorn uses a part of it that is deprecated."""
+    config.addinivalue_line("filterwarnings", "ignore:websockets.*:DeprecationWarning")
+
+
 def pytest_report_header() -> str:
     """Names what is under test."""
     names = ("pipecat-twilio", "pipecat-ai", "numpy", "msgspec", "aiohttp")
@@ -30,14 +35,14 @@ def pytest_report_header() -> str:
 
 
 def pytest_sessionstart() -> None:
-    """Refuses to test the source tree: a wheel that lacks a file would pass."""
+    """Refuses to test the source tree: that would hide a file that is missing in the wheel."""
     if Path(pipecat_twilio.__file__).is_relative_to(SOURCE):
         pytest.exit("install the wheel and set PYTHONSAFEPATH=1: this is the source tree", 3)
 
 
 @pytest.fixture
 def log() -> Iterator[list[str]]:
-    """Everything logged during the test, a line each, the level first."""
+    """All lines logged during the test, each beginning with its level."""
     lines: list[str] = []
     sink = logger.add(lines.append, format="{level} {message}", level="TRACE")
     yield lines

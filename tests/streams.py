@@ -2,16 +2,29 @@
 
 import base64
 import json
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
+CALL_SID, ACCOUNT_SID = "CA" + "1" * 32, "AC" + "2" * 32
+CALL = {"call_sid": CALL_SID, "account_sid": ACCOUNT_SID}
+TOKEN = {**CALL, "auth_token": "token"}
+CORPUS = Path(__file__).parent / "with_pipecat" / "fuzz" / "corpus"
 
 
-def media(payload: bytes, timestamp_ms: int = 0, **part: Any) -> str:
-    """Returns the message that brings so much mu-law of the caller's."""
+def documented(event: str) -> dict[str, Any]:
+    """Returns a message as Twilio's documentation shows it."""
+    return json.loads((CORPUS / f"{event}.json").read_text())
+
+
+def media(payload: bytes, timestamp_ms: Any = 0, **part: Any) -> str:
+    """Returns a message with this mu-law from the caller."""
     audio = {
         "track": "inbound",
         "timestamp": str(timestamp_ms),
@@ -21,7 +34,7 @@ def media(payload: bytes, timestamp_ms: int = 0, **part: Any) -> str:
 
 
 def payload_of(text: Any) -> bytes:
-    """Returns the mu-law of a message to Twilio that has the documented keys and no others."""
+    """Returns the mu-law of a message to Twilio; checks that it has exactly the documented keys."""
     message = json.loads(text)
     payload = message["media"]["payload"]
     assert message == {"event": "media", "streamSid": STREAM_SID, "media": {"payload": payload}}
@@ -29,8 +42,18 @@ def payload_of(text: Any) -> bytes:
 
 
 def speech(samples: int, seed: int = 1) -> bytes:
-    """Returns 16-bit noise of about the loudness of speech."""
+    """Returns 16-bit noise that is about as loud as speech."""
     return np.random.default_rng(seed).integers(-9000, 9000, samples).astype("<i2").tobytes()
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Traces memory with tracemalloc inside the `with` block."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
 
 
 async def ready(rate: int = 16000, **params: Any) -> Any:

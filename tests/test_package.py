@@ -22,53 +22,36 @@ SOURCE = TESTS.parent / "pipecat_twilio"
 
 
 def run(program: str, **environment: str) -> str:
-    """Returns what a program prints that runs in a Python of its own."""
+    """Runs a program in a new Python; returns what it prints."""
     command = [sys.executable, "-c", program]
     env = os.environ | environment
     return subprocess.run(command, check=True, env=env, capture_output=True, text=True).stdout
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Returns the top-level modules that are there after a statement."""
+    """Returns the top-level modules that are loaded after a statement."""
     program = f"import json, sys\n{statement}\nprint(json.dumps(list(sys.modules)))"
     return {name.split(".")[0] for name in json.loads(run(program))}
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("names", "not_loaded"),
     [
-        "from pipecat_twilio import ulaw",
-        "from pipecat_twilio import SincResampler",
-        "from pipecat_twilio import SincResampler, is_valid_signature, ulaw",
+        ("SincResampler, is_valid_signature, ulaw", {"pipecat", "aiohttp", "msgspec", "loguru"}),
+        ("messages", {"pipecat", "aiohttp"}),
+        ("ulaw", {"numpy"}),
     ],
 )
-def test_the_codec_can_be_had_without_pipecat_or_aiohttp(statement: str) -> None:
-    assert not {"pipecat", "aiohttp", "msgspec", "loguru"} & loaded_by(statement)
-
-
-def test_messages_can_be_had_without_pipecat_or_aiohttp() -> None:
-    assert not {"pipecat", "aiohttp"} & loaded_by("from pipecat_twilio import messages")
-
-
-def test_mu_law_alone_does_not_load_numpy() -> None:
-    assert "numpy" not in loaded_by("from pipecat_twilio import ulaw")
+def test_an_import_loads_only_what_it_needs(names: str, not_loaded: set[str]) -> None:
+    assert not not_loaded & loaded_by(f"from pipecat_twilio import {names}")
 
 
 def test_the_public_names_are_there_and_no_others() -> None:
-    assert pipecat_twilio.__all__ == sorted(
-        [
-            "MarkFrame",
-            "SincResampler",
-            "SincStreamResampler",
-            "TwilioFrameSerializer",
-            "TwilioTransport",
-            "install",
-            "is_valid_signature",
-            "messages",
-            "ulaw",
-            "uninstall",
-        ]
+    names = (
+        "MarkFrame SincResampler SincStreamResampler TwilioFrameSerializer TwilioTransport "
+        "install is_valid_signature messages ulaw uninstall"
     )
+    assert pipecat_twilio.__all__ == names.split()
     for name in pipecat_twilio.__all__:
         assert getattr(pipecat_twilio, name).__name__.split(".")[-1] == name
     assert set(pipecat_twilio.__all__) <= set(dir(pipecat_twilio))
@@ -107,8 +90,8 @@ def defined_names() -> set[str]:
     return names
 
 
-class TestFloors:
-    """Imports run downwards: Pipecat's floor uses Twilio's, and both use audio's."""
+class TestLayers:
+    """Imports go downwards: Pipecat's layer uses Twilio's, and both use audio's."""
 
     MODULES: ClassVar = sources()
     FOREIGN: ClassVar = {
@@ -128,7 +111,7 @@ class TestFloors:
         }
 
     @pytest.mark.parametrize("name", [name for name in MODULES if "." in name])
-    def test_a_module_imports_only_from_its_own_floor_and_those_below(self, name: str) -> None:
+    def test_a_module_imports_only_from_its_own_layer_and_those_below(self, name: str) -> None:
         foreign = self.FOREIGN[name.partition(".")[0]]
         assert not [i for i in self.imports(name) if re.match(foreign, i) and i != "pipecat_twilio"]
 
@@ -150,7 +133,7 @@ class TestFloors:
 
 
 class TestTheBaselinePath:
-    """What a machine without AVX2 runs: the switch is read when a module loads."""
+    """The code that machines without AVX2 run; the choice is made when a module loads."""
 
     ENVIRONMENT = {"PIPECAT_TWILIO_VECTORS": "baseline"}  # noqa: RUF012  # nobody changes it
 

@@ -69,7 +69,7 @@ async def test_the_transfer_snippet_hands_off_before_it_moves_the_call() -> None
     assert order == ["handed off", "moved"]
 
 
-def test_its_second_command_is_what_continuous_integration_runs() -> None:
+def test_the_second_command_is_what_continuous_integration_runs() -> None:
     demo, tests, phone = (command.strip() for command in snippets("sh"))
     assert demo == f"{tests} -e demo"
     assert phone == f"{tests} -e phone"

@@ -1,4 +1,4 @@
-"""How Twilio reaches a bot: the voice webhook, the TwiML it answers with, and the signature."""
+"""How Twilio reaches a bot: the voice webhook, its TwiML, and the signature."""
 
 import asyncio
 import hmac
@@ -112,7 +112,7 @@ def read_twiml(twiml: str, base_url: str) -> tuple[str, dict[str, str]]:
         CannotCallError: It is no XML, or has no bidirectional stream.
     """
     try:
-        if "<!DOCTYPE" in twiml:  # the only place of entities, which can grow without end
+        if "<!DOCTYPE" in twiml:  # entities, which can grow without limit, are only possible there
             raise CannotCallError("The bot's webhook answered with a document type, not TwiML.")
         root = ET.fromstring(twiml.strip())  # noqa: S314  # no entities
     except ET.ParseError as error:

@@ -1,4 +1,4 @@
-"""The echo bot of these examples, in a process of its own: so that neither holds up the other."""
+"""The echo bot of these examples, in its own process, so that it and the phone do not block."""
 
 import asyncio
 import multiprocessing
@@ -40,7 +40,7 @@ def serve_bot(port: int, account_sid: str, auth_token: str, base_url: str) -> No
 
 @asynccontextmanager
 async def running(bot: Bot, port: int, base_url: str) -> AsyncIterator[None]:
-    """Runs the bot that is called at `port`, from when it answers."""
+    """Runs the bot on `port`; enters the `with` block when it answers."""
     process = multiprocessing.get_context("spawn").Process(
         target=serve_bot, args=(port, bot.account_sid, bot.auth_token, base_url), daemon=True
     )

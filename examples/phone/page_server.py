@@ -25,7 +25,7 @@ FILES = {
     "/page.js": HERE / "page.js",
     "/speech.wav": HERE.parent / "speech.wav",
 }
-HEARTBEAT_SECS = 10  # a page that has gone without a word is noticed by then
+HEARTBEAT_SECS = 10  # by then it is noticed that a page is gone
 MAX_MESSAGE_BYTES = 1 << 16  # from the page: 20 ms of PCM at 192 kHz are 7680
 
 _HEADERS = {
@@ -126,7 +126,7 @@ class PhoneServer:
         return web.json_response({"sid": call_sid, "status": "completed"})
 
     def _may_end_calls(self, authorization: str) -> bool:
-        """Checks an auth token; of an API key the secret is not known here, so any will do."""
+        """Checks an auth token; accepts any API key, since its secret is not known here."""
         try:
             login = b64decode(authorization.removeprefix("Basic "), validate=True).decode()
         except ValueError:

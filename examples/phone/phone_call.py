@@ -25,10 +25,10 @@ from wire import (
 
 from pipecat_twilio import SincResampler, ulaw
 
-AT_ONCE_SECS = 1.0  # a bot that closes sooner, and sent nothing, has not taken the call
+AT_ONCE_SECS = 1.0  # a bot that closes earlier and sent nothing has refused the call
 SILENT_SECS = 5.0  # after which the page is told that nothing has come from the bot
 MAX_GAP_SECS = 1.0  # in the bot's speech; more is a pause between two turns
-MAX_LATE_SECS = 2.0  # as after the machine slept: too much to make up for
+MAX_LATE_SECS = 2.0  # such as after the machine slept: too much to catch up
 MAX_WARNINGS = 50  # different ones in a call
 
 # The page's clock is not ours: so much of the caller is kept before the first step is sent, and
@@ -98,7 +98,7 @@ class PhoneCall:
             self._ended.set_result(sentence)
 
     async def run(self) -> str:
-        """Makes the call; returns, when it has ended, a sentence on how it did."""
+        """Makes the call; returns a sentence that says how it ended."""
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
             call = group.create_task(self._call(session))
             sentence = await self._ended

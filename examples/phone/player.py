@@ -1,6 +1,7 @@
-"""What Twilio does with the bot's audio: play it in order, echo marks, forget it on `clear`."""
+"""Does what Twilio does with the bot's audio: plays it in order, echoes marks, clears it."""
 
 from collections import deque
+from math import inf
 
 from wire import MEDIA_DISCARDED, RATE, SILENCE, STEP_BYTES, STEP_MS, RefusedMessageError
 
@@ -23,8 +24,7 @@ class Player:
     def __init__(self, started: float) -> None:
         self._started = started
         self._playback = Playback(RATE)
-        self._ends: float | None = None  # when what was added last is over; None after a clear
-        self._audio = bytearray()  # what is to be heard from sample `_taken` on
+        self._audio = bytearray()  # from sample `_taken` on
         self._taken = 0
         self._marks: deque[tuple[float, str]] = deque()
 
@@ -42,26 +42,21 @@ class Player:
         if ahead_secs > MAX_BUFFERED_SECS:
             text = f"{ahead_secs:.0f} s of audio were waiting to be played; more is discarded"
             raise RefusedMessageError(MEDIA_DISCARDED, text)
-        begins = now + ahead_secs
-        gap_secs = 0.0
+        begins = now + (ahead_secs or HOLD_SECS)
+        gap_secs = self._playback.add(ulaw, begins)
         if ahead_secs == 0:
-            begins += HOLD_SECS
-            gap_secs = begins - self._ends if self._ends is not None else 0.0
             silence = round((begins - self._started) * RATE) - self._taken - len(self._audio)
             self._audio += SILENCE * silence
         self._audio += ulaw
-        self._playback.add(ulaw, begins)
-        self._ends = begins + len(ulaw) / RATE
-        return gap_secs
+        return gap_secs if ahead_secs == 0 and gap_secs < inf else 0.0
 
     def mark(self, name: str, now: float) -> None:
-        """Has `name` come back when everything added before has been played."""
+        """Records a mark, which comes back when everything added before it has been played."""
         self._marks.append((now + self._playback.remaining_secs(now), name))
 
     def clear(self, now: float) -> list[str]:
         """Forgets what has not been played; returns the marks that waited for it."""
         self._playback.clear()
-        self._ends = None
         played = max(0, round((now - self._started) * RATE) - self._taken)
         del self._audio[played:]
         names = [name for _, name in self._marks]
@@ -69,14 +64,14 @@ class Player:
         return names
 
     def played_marks(self, now: float) -> list[str]:
-        """Returns the marks, once each, before which everything has been played."""
+        """Returns each mark once, when everything before it has been played."""
         names = []
         while self._marks and self._marks[0][0] <= now:
             names.append(self._marks.popleft()[1])
         return names
 
     def take_step(self) -> bytes | None:
-        """Returns the next 20 ms, with silence where there was nothing to play; None if all is."""
+        """Returns the next 20 ms, filled up with silence; None if there is nothing to play."""
         step = bytes(self._audio[:STEP_BYTES])
         del self._audio[:STEP_BYTES]
         self._taken += STEP_BYTES

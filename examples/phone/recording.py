@@ -20,11 +20,11 @@ class Recording:
 
     @property
     def is_full(self) -> bool:
-        """Whether it takes no more."""
+        """Whether it has reached its limit."""
         return len(self._caller) >= MAX_BYTES
 
     def add(self, caller_ulaw: bytes, bot_ulaw: bytes) -> None:
-        """Takes as much of either leg; drops it if the recording is full."""
+        """Adds the same length of both legs, unless the recording is full."""
         if not self.is_full:
             self._caller += caller_ulaw
             self._bot += bot_ulaw

@@ -97,7 +97,7 @@ class TwilioStream:
 
 
 class RefusedMessageError(ValueError):
-    """A message that Twilio would not take; `code` is the number of its warning."""
+    """A message that Twilio would not accept; `code` is the number of its warning."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)

@@ -66,12 +66,12 @@ def reduced_ratio(in_rate: int, out_rate: int) -> tuple[int, int]:
     return out_rate // divisor, in_rate // divisor
 
 
-def check_integer(name: str, value: int, most: int) -> None:
-    """Raises an error that names the argument, unless it is an integer within 1 to `most`."""
+def check_integer(name: str, value: int, maximum: int) -> None:
+    """Raises an error that names the argument, unless it is an integer from 1 to `maximum`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r:.99}")
-    if not 1 <= value <= most:
-        raise ValueError(f"{name} must be from 1 to {most}, got {value!r:.99}")
+    if not 1 <= value <= maximum:
+        raise ValueError(f"{name} must be from 1 to {maximum}, got {value!r:.99}")
 
 
 def bank_shape(up: int, down: int, num_zeros: int) -> tuple[int, int, int]:
@@ -130,7 +130,7 @@ def polyphase_bank(
 
 
 def _aligned_zeros(*shape: int) -> NDArray[np.float32]:
-    """Returns an array that starts on a cache line, so that few loads of taps need two of them."""
+    """Returns an array that starts on a cache line, so that few loads of taps need two lines."""
     size, line = prod(shape), 64 // 4
     room = np.zeros(size + line, dtype=np.float32)
     start = -(room.ctypes.data // 4) % line

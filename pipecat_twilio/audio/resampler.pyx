@@ -1,10 +1,10 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
 # cython: embedsignature=True, embedsignature.format=clinic, binding=False
-"""A streaming sample-rate converter for live speech: 4 ms late, never a burst.
+"""A streaming sample-rate converter for live speech, with a delay of 4 ms and no bursts.
 
-A polyphase filter computes each output sample from a window over the input that ends at the
-newest sample the output may depend on. So all audio that is due is returned by the same call. The
-window and a fraction of an input period are all the state there is.
+A polyphase filter computes each output sample from a window over the input, which ends at the
+newest sample that the output may depend on. So all audio that is due is returned by the same call.
+The state is that window and a fraction of an input period.
 """
 
 import time
@@ -38,7 +38,7 @@ cdef extern from "fir.h" nogil:
     )
 
 cdef enum:
-    LONG_INPUT = 4096  # samples from which another thread gains more than the switch costs
+    LONG_INPUT = 4096  # in samples; from here on it pays to release the GIL
 
 vector_path = choose_vector_path().decode()
 
@@ -62,28 +62,28 @@ cdef class SincResampler:
 
     A pause ends the stream: the first chunk after it returns the `delay_secs` of audio that the
     filter still held, as `flush()` does, and then its own audio, which starts with an empty
-    history. So a pause costs no sample, and what was said before it does not ring into what comes
+    history. So no sample is lost at a pause, and the audio before it does not affect the audio
     after it.
 
     The filter is a Kaiser-windowed sinc. By default, where the lower rate is 8 kHz, it is flat
     within 0.1 dB up to 3400 Hz, the telephone band, and at least 84 dB down from 4000 Hz on.
 
     Rates whose ratio needs more than 73,728 taps (44101 to 8000 Hz, 7999 to 8000 Hz) take twice
-    the time: each output is interpolated between two of a coarser bank. The error of that is at
+    the time: each output is interpolated between two outputs of a coarser bank. The error is at
     least 89 dB below each tone, less than a step of 16 bits in speech. Designing a filter takes
-    less than 5 ms, whatever the rates; a process keeps the last eight, 3 MiB at most.
+    less than 5 ms at all rates; a process keeps the last eight filters, at most 3 MiB.
 
     Args:
-        in_rate: Rate of the audio that comes in, from 1 to 768000 Hz.
-        out_rate: Rate of the audio that is returned, from 1 to 768000 Hz. Equal rates pass the
-            bytes through; else neither may be more than 32 times the other.
-        clear_after_secs: A chunk that comes more than this after the one before comes after a
-            pause. None: there are no pauses. Default 0.2, as Pipecat's resamplers have it.
+        in_rate: Rate of the input, from 1 to 768000 Hz.
+        out_rate: Rate of the output, from 1 to 768000 Hz. Equal rates return the bytes unchanged;
+            otherwise neither may be more than 32 times the other.
+        clear_after_secs: A chunk that comes later than this after the previous one comes after a
+            pause. None: there are no pauses. Default 0.2, as in Pipecat's resamplers.
         num_zeros: Half length of the filter, in periods of the lower rate, from 1 to 192. It sets
             the delay: the default of 32 is 4 ms at 8 kHz.
         rolloff: Cutoff as a share of the lower Nyquist frequency, above 0 and at most 1.
-        beta: Shape of the Kaiser window, from 0 to 700: the attenuation beyond the cutoff against
-            the width of the transition to it.
+        beta: Shape of the Kaiser window, from 0 to 700: more gives more attenuation beyond the
+            cutoff, and a wider transition.
 
     Raises:
         TypeError: A rate or `num_zeros` is not an integer, or another argument is not a number.
@@ -138,7 +138,7 @@ cdef class SincResampler:
             phases=phases,
             planes=planes,
             taps=taps,
-            # What is read beyond the last sample does not count.
+            # The loops may read beyond the last sample; they do not use what they read there.
             length=-(-(planes * taps + BLOCK) // planes) + MAX_TILE + 3 * (down // up + 1),
             up=up,
             down=down,
@@ -165,7 +165,7 @@ cdef class SincResampler:
 
     @property
     def delay_secs(self) -> float:
-        """How much later a sound is returned than it came in, in seconds."""
+        """The delay of the output, in seconds."""
         return self._delay_ticks / (<double> self.in_rate * max(1, self._fir.up))
 
     def process(self, pcm, now=None) -> bytes:
@@ -173,17 +173,16 @@ cdef class SincResampler:
 
         Args:
             pcm: Signed 16-bit little-endian samples, mono, at `in_rate`; any C-contiguous buffer.
-                An empty one takes no part in the stream: it changes nothing, and does not end or
-                shorten a pause.
-            now: The time, in seconds, by which a pause is told. None is `time.monotonic()`. It
-                should be monotonic; a step back is never a pause.
+                An empty one changes nothing: it does not end or shorten a pause.
+            now: The time in seconds, to recognise pauses. None is `time.monotonic()`. It should
+                be monotonic; a step back is never a pause.
 
         Returns:
-            Samples of the same kind at `out_rate`; after a pause, what was still held comes first.
+            Samples of the same format at `out_rate`; after a pause, the audio that the filter
+            still held comes first.
 
         Raises:
-            RuntimeError: Another call is using this object. It goes on as if this one had not
-                been made.
+            RuntimeError: Another call is using this object. That call is not affected.
             TypeError: `pcm` is not bytes-like, or `now` is not a number.
             ValueError: `pcm` is not C-contiguous, or its number of bytes is odd, or `now` is not
                 finite.
@@ -219,8 +218,9 @@ cdef class SincResampler:
     cdef int _begin(self) except -1:
         """Marks the object busy, or raises if a call is under way.
 
-        That call may come from another thread, which computes without the GIL, or be an outer call
-        on this thread: to convert an argument may run Python code, which may call this object.
+        That call may be in another thread, which computes without the GIL. Or it may be an outer
+        call in this thread: the conversion of its argument may run Python code that calls this
+        object.
         """
         if self._busy:
             raise RuntimeError(f"{self!r} is in use by another call")
@@ -235,7 +235,7 @@ cdef class SincResampler:
                 raise ValueError(f"now must be finite, got {now!r:.99}")
         elif self._clear_after_secs >= 0:
             secs = time.monotonic()
-        if type(pcm) is bytes:  # what a call hands in, without a buffer's overhead
+        if type(pcm) is bytes:  # the usual argument, without the overhead of a buffer
             return self._take(
                 pcm, <const uint8_t *> PyBytes_AS_STRING(pcm), PyBytes_GET_SIZE(pcm), secs
             )
@@ -262,7 +262,7 @@ cdef class SincResampler:
         return converted
 
     cdef bytes _run(self, const uint8_t *pcm, Py_ssize_t count, bint ends):
-        """Returns the rest of the stream if it ends here, then what the next samples complete."""
+        """Returns the tail if the stream ends here, then the output for the next samples."""
         cdef Py_ssize_t rest = 0, due
         cdef bytes silence = b""
         if ends:

@@ -1,4 +1,4 @@
-"""Turns whatever audio a bot sends into whole 16-bit samples of one channel."""
+"""Turns any audio that a bot sends into whole 16-bit samples of one channel."""
 
 from typing import Any
 
@@ -6,13 +6,11 @@ import numpy as np
 
 
 def positive_int(name: str, value: Any) -> int:
-    """Returns a positive whole number, of any type, as an int.
+    """Returns a positive whole number of any type as an int.
 
     Raises:
-        ValueError: It is anything else; the text names it.
+        ValueError: It is not a positive whole number; the text has `name`.
     """
-    if type(value) is int and value > 0:
-        return value
     try:
         number = int(value)
         if number == value and number > 0:
@@ -22,22 +20,22 @@ def positive_int(name: str, value: Any) -> int:
     raise ValueError(f"{name} must be a positive integer, got {value!r:.99}")
 
 
-def pcm_bytes(audio: Any, most: int) -> bytes:
+def pcm_bytes(audio: Any, max_bytes: int) -> bytes:
     """Returns 16-bit samples as bytes.
 
     Args:
         audio: Bytes, or any buffer of bytes or of 16-bit integers.
-        most: How many bytes it may have; more are not copied.
+        max_bytes: How many bytes it may have; a larger one is not copied.
 
     Raises:
         TypeError: It is not a buffer.
         ValueError: It is larger, or a buffer of something else.
     """
-    if type(audio) is bytes and len(audio) <= most:
+    if type(audio) is bytes and len(audio) <= max_bytes:
         return audio
     view = memoryview(audio)
-    if view.nbytes > most:
-        raise ValueError(f"audio must have at most {most} bytes, got {view.nbytes}")
+    if view.nbytes > max_bytes:
+        raise ValueError(f"audio must have at most {max_bytes} bytes, got {view.nbytes}")
     if view.format.lstrip("<=@") not in ("B", "b", "c", "h"):
         raise ValueError(f"audio must be 16-bit samples, got a buffer of {view.format!r}")
     return view.tobytes()
@@ -47,8 +45,8 @@ class SampleJoiner:
     """Joins samples that the end of a chunk has cut in two.
 
     Args:
-        clear_after_secs: A part of a sample is forgotten when the next chunk comes more than this
-            later; None never forgets it.
+        clear_after_secs: The first part of a sample is forgotten if the next chunk comes later
+            than this; None never forgets it.
     """
 
     def __init__(self, clear_after_secs: float | None) -> None:
@@ -57,30 +55,30 @@ class SampleJoiner:
 
     def clear(self) -> None:
         """Forgets the part of a sample that is kept."""
-        self._rest = b""
+        self._kept = b""
         self._key: object = None
         self._at_secs = 0.0
 
     def join(self, chunk: bytes, size: int, key: object, now: float) -> bytes:
-        """Returns all whole samples so far; keeps what is left for the next chunk.
+        """Returns all whole samples; keeps the bytes after them for the next chunk.
 
         Args:
             chunk: The next piece of the stream.
             size: Bytes of a sample of all channels.
-            key: Names the format, such as rate and channels: what was kept is forgotten when it
-                changes.
-            now: The time in seconds, on the same clock as before.
+            key: The format, such as rate and channels: when it changes, the bytes that were kept
+                are forgotten.
+            now: The time in seconds, always on the same clock.
         """
-        if self._rest:
+        if self._kept:
             paused = self._clear_after_secs is not None and (
                 now - self._at_secs > self._clear_after_secs
             )
             if key == self._key and not paused:
-                chunk = self._rest + chunk
-            self._rest = b""
+                chunk = self._kept + chunk
+            self._kept = b""
         excess = len(chunk) % size
         if excess:
-            self._rest, self._key, self._at_secs = chunk[-excess:], key, now
+            self._kept, self._key, self._at_secs = chunk[-excess:], key, now
             chunk = chunk[:-excess]
         return chunk
 
@@ -92,19 +90,19 @@ class Collector:
         self._collected = bytearray()
         self._rate = 0
 
-    def add(self, pcm: bytes, enough: int, rate: int) -> bytes:
-        """Adds audio; returns all that was collected if that is `enough` bytes, else nothing.
+    def add(self, pcm: bytes, min_bytes: int, rate: int) -> bytes:
+        """Adds audio; returns all that was collected if that is `min_bytes`, else nothing.
 
-        What was collected at another rate is forgotten: it could not be told from the rest.
+        Audio that was collected at another rate is forgotten: a frame has one rate.
         """
         if rate != self._rate:
             self._collected.clear()
             self._rate = rate
         self._collected += pcm
-        return self.take() if len(self._collected) >= enough else b""
+        return self.take() if len(self._collected) >= min_bytes else b""
 
     def take(self) -> bytes:
-        """Returns all that was collected, and starts anew."""
+        """Returns all that was collected, and starts again."""
         pcm = bytes(self._collected)
         self._collected.clear()
         return pcm

@@ -4,7 +4,7 @@
 
 Two tables, computed from the definition when the module loads, are the specification of both
 directions. ulaw.h computes the same functions for whole blocks of 16 samples; the tables convert
-what is left over. The results are those of the reference software of ITU-T G.191.
+the rest. The results are those of the reference software of ITU-T G.191.
 
 Source: ITU-T G.711 (11/1988), table 2; ITU-T G.191, g711.c.
 """
@@ -22,12 +22,11 @@ cdef extern from "ulaw.h" nogil:
     Py_ssize_t ulaw_decode_vectors(const uint8_t *codes, uint8_t *pcm, Py_ssize_t count)
     Py_ssize_t ulaw_encode_vectors(const uint8_t *pcm, uint8_t *codes, Py_ssize_t count)
 
-# Releasing the GIL pays from this size on.
 cdef enum:
-    LONG_INPUT = 16384
+    LONG_INPUT = 16384  # in bytes; from here on it pays to release the GIL
 
 cdef int16_t[256] DECODED
-cdef uint8_t[16384] ENCODED  # by the sample's upper 14 bits, all that mu-law looks at
+cdef uint8_t[16384] ENCODED  # by the sample's upper 14 bits, which are all that mu-law uses
 
 
 cdef int16_t decoded(int code) noexcept:

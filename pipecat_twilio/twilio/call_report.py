@@ -1,7 +1,7 @@
-"""What happened in a call: counts and times, as seen at the bot's end of the wire.
+"""What happened in a call: counts and times, as the bot sees them.
 
-`CallRecord` is written during the call, at next to no cost; `CallReport` is read from it at any
-time. Every `now` is a time in seconds on one monotonic clock.
+`CallRecord` is updated during the call, at almost no cost. A `CallReport` can be made from it at
+any time. Every `now` is a time in seconds on one monotonic clock.
 """
 
 from collections import Counter
@@ -23,20 +23,20 @@ class CallReport:
 
     Parameters:
         stream_sid: The stream's SID.
-        call_sid: The call's SID; empty where the serializer was not told.
+        call_sid: The call's SID; empty if the serializer does not know it.
         caller_secs: How much of the caller's audio came in.
         bot_secs: How much of the bot's audio was sent.
         first_audio_secs: When the bot's first audio was sent, counted from the start of the
-            stream; None before that.
+            stream; None if none was sent.
         gaps: How often Twilio had played everything while the bot had more to say.
-        gap_secs: How long those gaps were in all.
+        gap_secs: The sum of those gaps.
         longest_silence_secs: The longest time without audio from Twilio.
         interruptions: How often the bot's audio was cleared.
         dropped: How many messages and frames could not be used, by reason.
         marks_played: How many marks came back because the audio before them was played.
         marks_cleared: How many came back because it was cleared.
         ended_by: What ended the call; empty while it goes on.
-        rest_answer: What came of the hang-up over REST; empty where there was none.
+        rest_answer: The answer to the hang-up over REST; empty if there was none.
     """
 
     stream_sid: str
@@ -81,21 +81,21 @@ class CallRecord:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def heard(self, size: int, stream_secs: float, now: float) -> None:
-        """Records so many bytes of the caller's audio; `stream_secs` is the stream's own time."""
+        """Records `size` bytes of the caller's audio; `stream_secs` is the stream's own time."""
         self.caller_bytes += size
-        if self.first_audio_at == inf:  # the least delayed message estimates the start best
+        if self.first_audio_at == inf:  # the message with the least delay gives the best estimate
             self.started_at = min(self.started_at, now - stream_secs)
         self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
         self.last_message_at = now
 
-    def said(self, size: int, dry_secs: float, now: float) -> None:
-        """Records so much of the bot's audio; Twilio's buffer had been empty for `dry_secs`."""
+    def said(self, size: int, empty_secs: float, now: float) -> None:
+        """Records `size` bytes of the bot's audio; the buffer had been empty for `empty_secs`."""
         self.bot_bytes += size
         if self.first_audio_at == inf:
             self.first_audio_at = now
-        elif MIN_GAP_SECS < dry_secs < MAX_GAP_SECS and not self.speech_is_over:
+        elif MIN_GAP_SECS < empty_secs < MAX_GAP_SECS and not self.speech_is_over:
             self.gaps += 1
-            self.gap_secs += dry_secs
+            self.gap_secs += empty_secs
         self.speech_is_over = False
 
     def end(self, what: str, now: float) -> None:

@@ -16,7 +16,7 @@ from loguru import logger
 
 _MAX_SID_LENGTH = 256  # Twilio's own SIDs have 34 characters
 _TWILIO_SID = re.compile(r"[A-Za-z0-9_-]+")
-# A compatible back end's SID: printable ASCII without what could lead the request elsewhere.
+# A SID of a compatible API: printable ASCII, but nothing that could lead the request elsewhere.
 _OTHER_SID = re.compile(r"(?!\.+\Z)[^/?#%\\\x00-\x20\x7f-\U0010ffff]+")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123, section 2.1
 
@@ -25,26 +25,27 @@ class CallResource:
     """The address of one call, and the credentials that may end it.
 
     Args:
-        account_sid: The account's SID; part of the address whatever the credentials are.
+        account_sid: The account's SID; it is part of the address with an API key too.
         call_sid: The call's SID.
         auth_token: The account's auth token; not together with an API key.
         api_key_sid: SID of an API key, together with `api_key_secret`.
         api_key_secret: Secret of the API key.
         region: The Twilio region that processes the call, such as `ie1`; together with `edge`.
-        edge: The Twilio edge to reach it by, such as `dublin`; together with `region`.
-        base_url: Root of the API, verbatim but for a slash at its end. It takes precedence over
-            region and edge, and SIDs may then be of another form than Twilio's.
+        edge: The Twilio edge to reach the region through, such as `dublin`; together with
+            `region`.
+        base_url: Root of the API, used verbatim except for slashes at its end. Region and edge
+            are then not used, and SIDs may have another form than Twilio's.
 
     Attributes:
         call_sid: The call's SID.
-        url: The address of the resource, exactly as it is to be sent.
-        authorization: The `Authorization` header, a secret.
-        credentials: The kind of the credentials, printable.
-        region: Where the credentials must be valid, printable.
+        url: The address of the resource, exactly as it must be sent.
+        authorization: The `Authorization` header, which is secret.
+        credentials: The kind of credentials, for the log.
+        region: The region or API that they must belong to, for the log.
 
     Raises:
-        ValueError: Something is missing, or there are two kinds of credentials, or an argument is
-            not a str or is malformed. The text names the argument, and never shows a secret.
+        ValueError: An argument is missing, malformed or not a str, or both kinds of credentials
+            are given. The text names the argument, and never shows a secret.
     """
 
     __slots__ = ("_secret", "authorization", "call_sid", "credentials", "region", "url")
@@ -93,7 +94,7 @@ class CallResource:
         return f"<Call {self.call_sid}>"
 
     def shows_secret(self, text: str) -> bool:
-        """Tells whether a text, such as a server's error page, quotes the credentials."""
+        """Tells whether a text, such as a server's error page, contains the credentials."""
         return self._secret in text or self.authorization.removeprefix("Basic ") in text
 
 
@@ -143,8 +144,8 @@ def call_url(
     """Returns the address of a call's resource; the arguments are those of `CallResource`.
 
     Raises:
-        ValueError: An argument has a character that could lead the request elsewhere, or only
-            one of region and edge is given without a `base_url`.
+        ValueError: An argument has a character that could lead the request elsewhere, or one of
+            region and edge is missing and there is no `base_url`.
     """
     if base_url:
         form, allowed = _OTHER_SID, "printable ASCII without / ? # % \\, and not only dots"

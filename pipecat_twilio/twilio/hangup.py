@@ -1,10 +1,10 @@
-"""Ending a call over Twilio's REST API, whatever happens around it.
+"""Ends a call over Twilio's REST API, whatever happens to the pipeline meanwhile.
 
-`hang_up` makes the request; `PendingHangUp` decides when. Nothing secret is ever logged: aiohttp's
-own errors can quote the request's headers, so only their type is logged.
+`hang_up` makes the request; `PendingHangUp` decides when. No secret is ever logged: aiohttp's
+errors can quote the request's headers, so only their type is logged.
 
-The retries are our own: the generic retry libraries know neither one time limit over attempts and
-pauses together nor `Retry-After`, and teaching them both takes more lines than the loop.
+The retries are written here: generic retry libraries have no single time limit for attempts and
+pauses together, and do not know `Retry-After`. Adding both takes more lines than this loop.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ _ALREADY_OVER: dict[tuple[int, int | None], str] = {
 }
 
 _FIRST_PAUSE_SECS = 0.2
-_MAX_BODY_BYTES = 4096  # of an answer that are looked at
+_MAX_BODY_BYTES = 4096  # of an answer; the rest is not read
 _MAX_BODY_SECS = 1.0  # Twilio's answers are short and come in one piece
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of ending a call.
+    """The result of ending a call.
 
     Attributes:
         over: Whether the call is known to be over.
-        answer: What the server said, or why there is no answer; short, printable, not secret.
+        answer: What the server answered, or why there is no answer; short, printable, not secret.
         attempts: How many requests were made.
     """
 
@@ -54,26 +54,26 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Answer:
-    """The result of one attempt; `ending` says how the call ended, if it did."""
+    """The result of one attempt; `ending` says how the call ended, and is empty if it did not."""
 
     text: str
     ending: str = ""
-    again: bool = False
+    retry: bool = False
     retry_after_secs: float = 0.0
 
 
 async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Outcome:
-    """Ends a call, and says in the log what came of it.
+    """Ends a call, and logs the result.
 
-    Connection errors, 408, 429 and 5xx are tried again after a growing random pause, and no sooner
-    than `Retry-After` asks; asking twice does no harm.
+    After a connection error, 408, 429 or 5xx it tries again: after a growing random pause, and no
+    sooner than `Retry-After` asks. To end a call twice does no harm.
 
     Args:
         resource: The call.
-        timeout_secs: Limit of all attempts and pauses together, in seconds.
+        timeout_secs: Limit for all attempts and pauses together, in seconds.
 
     Returns:
-        What came of it. Nothing but `CancelledError` is raised.
+        The result. Nothing but `CancelledError` is raised.
     """
     answer, attempts = _Answer(f"no answer within {timeout_secs} s"), 0
     try:
@@ -84,19 +84,19 @@ async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Outco
                 try:
                     # The status line is enough: the body is not read or decoded.
                     with closing(await _post(session, resource)) as response:
-                        answer = _judge(resource, response, b"")
+                        answer = _interpret(resource, response, b"")
                         if not answer.ending:
-                            answer = _judge(resource, response, await _read_start(response))
+                            answer = _interpret(resource, response, await _read_start(response))
                 except (aiohttp.ClientError, OSError) as error:
-                    answer = _Answer(type(error).__name__, again=True)
+                    answer = _Answer(type(error).__name__, retry=True)
                 pause_secs = max(answer.retry_after_secs, _random_pause_secs(attempts))
-                if not answer.again or asyncio.get_running_loop().time() + pause_secs >= end:
+                if not answer.retry or asyncio.get_running_loop().time() + pause_secs >= end:
                     break
                 logger.debug(f"{resource}: {answer.text}; once more in {pause_secs:.1f} s")
                 await asyncio.sleep(pause_secs)
     except TimeoutError:
         pass  # the last answer counts
-    except Exception as error:  # noqa: BLE001  # a call's end must not raise into the pipeline
+    except Exception as error:  # noqa: BLE001  # the pipeline must not fail because of this
         answer = answer if answer.ending else _Answer(type(error).__name__)
     if answer.ending:
         logger.info(f"{resource} {answer.ending}")
@@ -106,8 +106,8 @@ async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Outco
 
 
 def _session() -> aiohttp.ClientSession:
-    # The body is not decompressed, so it can neither fail nor grow: see also `Accept-Encoding`.
-    # A server that failed may be about to close its connection, so none is used twice.
+    # The body is not decompressed, so that can neither fail nor take memory: see also
+    # `Accept-Encoding`. A server that failed may close its connection, so none is used twice.
     connector = aiohttp.TCPConnector(force_close=True)
     return aiohttp.ClientSession(connector=connector, auto_decompress=False)
 
@@ -126,17 +126,17 @@ async def _post(session: aiohttp.ClientSession, resource: CallResource) -> aioht
 def _proxy(url: URL) -> str | None:
     """Returns the proxy that the environment names for an address, if any.
 
-    aiohttp's own `trust_env` would take a login from `.netrc` too, and with one for this host
-    aiohttp 3.11 sends that in place of ours, and 3.14 refuses to send anything.
+    aiohttp's own `trust_env` would also read `.netrc`. If that has a login for this host, aiohttp
+    3.11 sends it instead of ours, and 3.14 sends nothing.
     """
     proxy = getproxies().get(url.scheme)
-    # With the port: an entry of NO_PROXY may be a host, or a host and port.
+    # With the port, since an entry of NO_PROXY may have one.
     if not proxy or proxy_bypass(url.authority):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _judge(resource: CallResource, response: aiohttp.ClientResponse, body: bytes) -> _Answer:
+def _interpret(resource: CallResource, response: aiohttp.ClientResponse, body: bytes) -> _Answer:
     status, code = response.status, _twilio_code(body)
     if 200 <= status < 300:
         return _Answer(str(status), "was ended")
@@ -146,11 +146,11 @@ def _judge(resource: CallResource, response: aiohttp.ClientResponse, body: bytes
         hint = f"check the {resource.credentials}, and that it belongs to {resource.region}"
         return _Answer(f"401, {hint}")
     text = body.decode(errors="replace")
-    if resource.shows_secret(text):  # a page for debugging
+    if resource.shows_secret(text):  # some servers' error pages show the request
         text = "a text that quotes the credentials"
     return _Answer(
         f"{status}, {text[:200]!a}",
-        again=status in (408, 429) or status >= 500,
+        retry=status in (408, 429) or status >= 500,
         retry_after_secs=_retry_after_secs(response.headers.get("Retry-After")),
     )
 
@@ -168,7 +168,7 @@ async def _read_start(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _twilio_code(body: bytes) -> int | None:
-    """Returns Twilio's own error code, which tells its 404 from a stray server's."""
+    """Returns Twilio's own error code: a 404 with one is Twilio's, not another server's."""
     try:
         code = json.loads(body)["code"]
     except (ValueError, TypeError, LookupError, RecursionError):
@@ -177,9 +177,9 @@ def _twilio_code(body: bytes) -> int | None:
 
 
 def _random_pause_secs(attempts: int) -> float:
-    """Returns a pause that doubles with each attempt: six attempts take 3.1 s at the least."""
+    """Returns a pause that doubles with each attempt: six attempts take at least 3.1 s."""
     longest = _FIRST_PAUSE_SECS * 2**attempts
-    # Random, so that the calls of a server that failed do not all return at once.
+    # Random, so that all calls do not try again at the same moment after a server failed.
     return random.uniform(longest / 4, longest)  # noqa: S311
 
 
@@ -204,24 +204,24 @@ def _retry_after_secs(header: str | None) -> float:
 _all_pending: weakref.WeakSet["PendingHangUp"] = weakref.WeakSet()
 
 
-@atexit.register  # after loguru's own, and so called before that closes the log
-def _tell_at_exit() -> None:  # pragma: no cover  # is tested in a process of its own
+@atexit.register  # registered after loguru's, so it is called before loguru closes the log
+def _report_at_exit() -> None:  # pragma: no cover  # tested in another process
     for pending in list(_all_pending):
         pending._left_open()  # does nothing if the call was ended
 
 
 class PendingHangUp:
-    """Waits until the last words were played, then ends the call, whatever happens around it.
+    """Waits until the last words were played, then ends the call.
 
-    It is a task of its own, which starts at once. If that task is cancelled, as all tasks are
-    when `asyncio.run` returns, it ends the call without more waiting, and a request that was under
-    way is made once more. A second cancellation is obeyed. If the call could not be ended because
-    the event loop or the process ended first, the log has an error.
+    It runs in its own task, which starts at once. If that task is cancelled, as all tasks are when
+    `asyncio.run` returns, it stops waiting and ends the call; a request that was interrupted is
+    made again. A second cancellation stops it. If the event loop or the process ends before the
+    call was ended, the log has an error.
 
     Args:
-        end_call: Ends the call. It may be called twice, but only if it is cancelled.
-        wait_secs: Says how long still to wait, in seconds; asked again after each wait.
-        name: What the log calls this.
+        end_call: Ends the call. It is called a second time only if it was cancelled.
+        wait_secs: Returns how much longer to wait, in seconds; it is called again after each wait.
+        name: Its name in the log.
     """
 
     def __init__(
@@ -235,25 +235,25 @@ class PendingHangUp:
         self._wait_secs = wait_secs
         self._name = name
         self._hurried = asyncio.Event()
-        # Called when this object is collected, or when Python ends: see `_tell_at_exit`.
+        # Called when this object is collected, or when Python ends: see `_report_at_exit`.
         self._left_open = weakref.finalize(
             self, logger.error, f"{name} was stopped before it hung up: the call was left open"
         )
         _all_pending.add(self)
         steps = self._run()
-        # A task that is cancelled before its first step never runs, so the first step, up to
-        # the `sleep(0)` inside `try`, is made here.
+        # A task that is cancelled before its first step never runs. So the first step, up to the
+        # `sleep(0)` inside `try`, is made here.
         steps.send(None)
         self._task = asyncio.get_running_loop().create_task(steps)
 
     def hurry(self) -> None:
-        """Ends the wait, for example after an interruption."""
+        """Stops the wait, for example after an interruption."""
         self._hurried.set()
 
     async def done(self) -> None:
         """Returns when the call has been ended, or could not be.
 
-        Cancelling the task that awaits this does not cancel the hang-up, but ends its wait: the
+        If the task that awaits this is cancelled, the hang-up is not, but it stops waiting: the
         event loop may be about to stop.
         """
         try:
@@ -268,7 +268,7 @@ class PendingHangUp:
             await self._wait()
             await self._hang_up()
         except asyncio.CancelledError:
-            self._task.uncancel()  # what follows is not cancelled
+            self._task.uncancel()  # the cancellation has been handled
             logger.debug(f"{self._name} was cancelled, and hangs up at once")
             try:
                 await self._hang_up()
@@ -281,7 +281,7 @@ class PendingHangUp:
     async def _wait(self) -> None:
         try:
             while not self._hurried.is_set() and (secs := self._wait_secs()) > 0:
-                with suppress(TimeoutError):  # it has all been played
+                with suppress(TimeoutError):  # the time is over, so ask again
                     async with asyncio.timeout(secs):
                         await self._hurried.wait()
         except Exception as error:  # noqa: BLE001  # a faulty clock must not keep the call open
@@ -290,5 +290,5 @@ class PendingHangUp:
     async def _hang_up(self) -> None:
         try:
             await self._end_call()
-        except Exception as error:  # noqa: BLE001  # an override's; its text may hold a secret
+        except Exception as error:  # noqa: BLE001  # an override's error; it may hold a secret
             logger.error(f"{self._name} failed to hang up: {type(error).__name__}")

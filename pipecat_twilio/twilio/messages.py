@@ -1,8 +1,8 @@
 """The wire: Twilio Media Streams messages, parsed and built. No I/O, no Pipecat.
 
-Incoming messages are typed by their `event`. Only what a bot can use is taken from them; unknown
-keys are skipped, since Twilio may add some. Outgoing messages have exactly the documented keys:
-Twilio warns of any other.
+Incoming messages are typed by their `event`. They have only the fields that a bot can use; unknown
+keys are skipped, since Twilio may add some. Outgoing messages have exactly the documented keys,
+since Twilio warns of any other.
 
 Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 """
@@ -17,15 +17,15 @@ import msgspec
 from pybase64 import b64encode_as_string
 
 MAX_MESSAGE_BYTES = 1 << 20
-"""Longer messages are by default not read: 20 ms of audio take about 400 bytes."""
+"""Longer messages are not read by default. A message with 20 ms of audio has about 400 bytes."""
 
 
 class MessageError(ValueError):
-    """A message that cannot be read; the text names the fault, never the audio."""
+    """A message that cannot be read; the text names the fault and never quotes the audio."""
 
     def __str__(self) -> str:
         # msgspec quotes an unknown event: cut it, and escape control characters. This is done
-        # lazily: most of a flood are never logged.
+        # only when it is logged: most errors of a flood are not.
         return ascii(super().__str__()[:100])
 
 
@@ -34,7 +34,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 class _Message(_Part, frozen=True, gc=False, rename="camel", tag_field="event"):
-    """A message, told from the others by its `event`."""
+    """A message; its `event` says of which type it is."""
 
 
 class Connected(_Message, frozen=True, gc=False, tag="connected"):
@@ -53,7 +53,7 @@ class MediaFormat(_Part, frozen=True, gc=False):
 
 
 class StreamStart(_Part, frozen=True, gc=False):
-    """What a stream belongs to.
+    """The call that the stream belongs to.
 
     `custom_parameters` are the `<Parameter>`s of the TwiML that opened the stream.
     """
@@ -76,7 +76,7 @@ class Start(_Message, frozen=True, gc=False, tag="start"):
 class MediaPart(_Part, frozen=True, gc=False):
     """A piece of audio: `payload` is mu-law.
 
-    `track` and `timestamp` may be anything: a fault in them is no reason to drop the audio.
+    `track` and `timestamp` may hold anything: a fault in them is no reason to drop the audio.
     """
 
     payload: bytes
@@ -123,7 +123,7 @@ class MarkPart(_Part, frozen=True, gc=False):
 
 
 class Mark(_Message, frozen=True, gc=False, tag="mark"):
-    """All audio before a mark of the bot's has been played, or was cleared."""
+    """All audio before one of the bot's marks has been played, or was cleared."""
 
     mark: MarkPart
     stream_sid: str = ""
@@ -145,14 +145,14 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
 
     Args:
         data: A WebSocket message, as str or as UTF-8 in any bytes-like object.
-        max_bytes: A message of more UTF-8 bytes is not looked at.
+        max_bytes: A message with more UTF-8 bytes is not parsed.
 
     Returns:
         The message. Its audio is decoded from base64, but still mu-law.
 
     Raises:
         MessageError: `data` is longer than `max_bytes`, not JSON, not a documented
-            message, or its payload is not base64; whatever `data` is, nothing else is raised.
+            message, or its payload is not base64. Nothing else is raised, whatever `data` is.
     """
     try:
         size = _utf8_bytes(data, max_bytes)
@@ -165,19 +165,16 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
         raise MessageError(str(error)) from None
 
 
-def _utf8_bytes(data: str | bytes, enough: int) -> int:
-    """Returns the size of `data` in bytes, or a lower bound of it that is more than `enough`."""
+def _utf8_bytes(data: str | bytes, limit: int) -> int:
+    """Returns the size of `data` in bytes; above `limit` it may return less, but not below it."""
     if not isinstance(data, str):
         return memoryview(data).nbytes
-    # The usual message is ASCII, which a str knows of itself.
-    if data.isascii() or len(data) > enough:
-        return len(data)
-    return len(data.encode(errors="surrogatepass"))
+    return len(data) if len(data) > limit else len(data.encode(errors="surrogatepass"))
 
 
 def media(stream_sid: str, ulaw: bytes) -> str:
-    """Returns the message that plays `ulaw` after everything sent before."""
-    # json.dumps would take five times as long over the payload, which needs no escapes.
+    """Returns the message that plays `ulaw` after all audio sent before."""
+    # The payload needs no escapes, and json.dumps would take five times as long.
     return (
         f'{{"event": "media", "streamSid": {encode_basestring_ascii(stream_sid)}, '
         f'"media": {{"payload": "{b64encode_as_string(ulaw)}"}}}}'
@@ -185,14 +182,14 @@ def media(stream_sid: str, ulaw: bytes) -> str:
 
 
 def clear(stream_sid: str) -> str:
-    """Returns the message that empties Twilio's buffer and sends all pending marks back."""
+    """Returns the message at which Twilio empties its buffer and sends all pending marks back."""
     return json.dumps({"event": "clear", "streamSid": stream_sid})
 
 
 def mark(stream_sid: str, name: str) -> dict[str, Any]:
-    """Returns the message that has Twilio send `name` back when the audio before it was played.
+    """Returns the message that makes Twilio send `name` back when the audio before it was played.
 
-    It is a dict, as Pipecat's transport message frames carry it.
+    It is a dict, which is what Pipecat's transport message frames take.
     """
     return {"event": "mark", "streamSid": stream_sid, "mark": {"name": name}}
 
@@ -203,7 +200,7 @@ def is_clear(message: Any) -> bool:
 
 
 def mark_name(message: Any) -> str | None:
-    """Returns the name of the mark that a message sets; None if it is any other message."""
+    """Returns the name of the mark that a message sets; None for any other message."""
     match message:
         case {"event": "mark", "mark": {"name": str(name)}}:
             return name

@@ -1,18 +1,19 @@
-"""An estimate of what Twilio, which buffers audio and plays it in order, has yet to play."""
+"""Estimates how much audio Twilio has yet to play: it buffers audio, and plays it in order."""
 
 from collections import deque
+from math import inf
 
 MAX_BUFFERED_SECS = 600
 """Twilio discards audio beyond this. Source: https://www.twilio.com/docs/api/errors/31931"""
 
 MAX_MARKS = 1000
-"""Older marks that never came back are forgotten."""
+"""How many marks that have not come back are remembered; the oldest are forgotten first."""
 
 _SILENCE = b"\xff\x7f"  # the two codes of a sample of 0
 
 
 class Playback:
-    """Follows the audio sent to one stream.
+    """Tracks the audio that was sent to one stream, and its marks.
 
     Every `now` is a time in seconds on the same monotonic clock.
 
@@ -22,25 +23,28 @@ class Playback:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._ends = 0.0
+        self._ends = -inf  # when all has been played; nothing was sent yet
         self._unplayed: deque[tuple[float, bytes]] = deque()  # each with the time of its end
         self._marks: deque[str] = deque(maxlen=MAX_MARKS)  # not yet back, the oldest first
         self._cleared_marks: deque[str] = deque(maxlen=MAX_MARKS)
 
     def add(self, ulaw: bytes, now: float) -> float:
-        """Records that `ulaw` was sent; returns how long Twilio's buffer had been empty."""
-        dry_secs = now - self._ends
-        if dry_secs < -MAX_BUFFERED_SECS:
+        """Records that `ulaw` was sent; returns how long Twilio's buffer had been empty.
+
+        The first audio of a call, and the first after a `clear`, ends no gap: it returns infinity.
+        """
+        empty_secs = now - self._ends
+        if empty_secs < -MAX_BUFFERED_SECS:
             return 0.0
         self._ends = max(self._ends, now) + len(ulaw) / self._rate
         self._unplayed.append((self._ends, ulaw))
         while self._unplayed and self._unplayed[0][0] <= now:
             self._unplayed.popleft()
-        return max(0.0, dry_secs)
+        return max(0.0, empty_secs)
 
     def clear(self) -> None:
         """Records that Twilio was told to empty its buffer."""
-        self._ends = 0.0
+        self._ends = -inf
         self._unplayed.clear()
         self._cleared_marks.extend(self._marks)
         self._marks.clear()
@@ -51,7 +55,8 @@ class Playback:
 
     def take_mark(self, name: str) -> bool:
         """Records that a mark came back; returns whether it was cleared instead of played."""
-        for marks in (self._cleared_marks, self._marks):  # Twilio sends them back in order
+        # Twilio sends marks back in order, so the cleared ones come first.
+        for marks in (self._cleared_marks, self._marks):
             if name in marks:
                 marks.remove(name)
                 return marks is self._cleared_marks
@@ -62,7 +67,7 @@ class Playback:
         return max(0.0, self._ends - now)
 
     def remaining_sound_secs(self, now: float) -> float:
-        """Returns the seconds until the last sound, before any trailing digital silence."""
+        """Returns the seconds until the last sound has been played, without silence after it."""
         for ends, ulaw in reversed(self._unplayed):
             if sound := ulaw.rstrip(_SILENCE):
                 return max(0.0, ends - (len(ulaw) - len(sound)) / self._rate - now)

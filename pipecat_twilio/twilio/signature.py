@@ -24,8 +24,8 @@ def is_valid_signature(
 ) -> bool:
     """Tells whether Twilio signed a request with this account's auth token.
 
-    URLs are judged as Twilio's own library judges them. WebSocket URLs may also differ in a slash
-    at the end of their path, and in the port 443.
+    The result is that of Twilio's own library, except that WebSocket URLs are also accepted if
+    they differ in a slash at the end of the path, or in the port 443.
 
     Args:
         auth_token: The account's primary auth token.
@@ -35,11 +35,12 @@ def is_valid_signature(
         params: The form parameters of a webhook, each with its value or values; None for a
             WebSocket, a GET request or a JSON webhook.
         body: The body of a webhook as it was received. It is needed if the URL has a
-            `bodySHA256`, which must be its hash. Without one only `params` are signed, so a body
-            that comes with neither is not valid.
+            `bodySHA256`, which must be its hash. A body with neither `bodySHA256` nor `params` is
+            not signed, and so not valid.
 
     Returns:
-        False for anything else, hostile or malformed arguments included; nothing is raised.
+        Whether the signature is valid. False for hostile or malformed arguments too: nothing is
+        raised.
     """
     if not auth_token or not isinstance(signature, str) or not isinstance(url, str):
         return False
@@ -58,7 +59,7 @@ def is_valid_signature(
 
 
 def _is_signed(body: bytes | None, query: str, params: object) -> bool:
-    """Tells whether the signature of the URL and the parameters also covers the body."""
+    """Tells whether a signature of the URL and the parameters covers the body too."""
     hashes = parse_qs(query, keep_blank_values=True).get("bodySHA256")
     if hashes is None:
         return not body or bool(params)
@@ -70,7 +71,7 @@ def _sign(auth_token: str, text: str) -> bytes:
 
 
 def _signed_form(params: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
-    """Yields what of the parameters is signed: names and distinct values, sorted."""
+    """Yields the signed text of the parameters: names and distinct values, sorted."""
     for name in sorted(params):
         values = params[name]
         for value in [values] if isinstance(values, str) else sorted(set(values)):
@@ -78,11 +79,10 @@ def _signed_form(params: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
 
 
 def _variants(parts: ParseResult) -> Iterator[str]:
-    """Yields the URL as Twilio may have signed it: with or without its port, whatever that is.
+    """Yields the forms of the URL that Twilio may have signed: with and without its port.
 
-    What Twilio's library makes of a URL is copied exactly, even where it is odd: 80 is
-    the default port of `wss`, and the host ends at the first colon, even if that comes after a
-    user's name.
+    This copies Twilio's library exactly, even where it is odd: the default port of `wss` is 80,
+    and the host ends at the first colon, even if that follows a user's name.
     """
     if parts.port:
         hosts = [parts.netloc, parts.netloc.split(":")[0]]
@@ -90,7 +90,7 @@ def _variants(parts: ParseResult) -> Iterator[str]:
         port = 443 if parts.scheme == "https" else 80
         hosts = [parts.netloc, f"{parts.netloc}:{port}"]
     paths = [parts.path]
-    if parts.scheme in ("ws", "wss"):  # here Twilio itself is not consistent
+    if parts.scheme in ("ws", "wss"):  # Twilio is not consistent about the slash
         paths.append(parts.path[:-1] if parts.path.endswith("/") else f"{parts.path}/")
     if parts.scheme == "wss" and not parts.port:
         hosts.append(f"{parts.netloc}:443")

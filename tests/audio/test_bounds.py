@@ -1,8 +1,8 @@
 """No loop reads or writes beyond its buffers: the input ends where readable memory ends.
 
-One byte too many is a segmentation fault here, in any build; `tox -e sanitize` also watches the
-memory that the modules allocate. The sizes go around the steps of all loops: blocks of 16 codes,
-tiles of 80 rounds, and the 1024 samples that the resampler takes at a time.
+Here one byte too many is a segmentation fault in any build. `tox -e sanitize` also checks the
+memory that the modules allocate. The sizes are just below and above the steps of all loops: blocks
+of 16 codes, tiles of 80 rounds, and the 1024 samples that the resampler takes at a time.
 """
 
 import ctypes
@@ -18,26 +18,8 @@ from pipecat_twilio import SincResampler, ulaw
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
 
-SIZES = [
-    *range(90),
-    159,
-    160,
-    161,
-    239,
-    240,
-    241,
-    479,
-    480,
-    481,
-    1023,
-    1024,
-    1025,
-    2047,
-    2048,
-    2049,
-    5000,
-    20_000,
-]
+SIZES = [*range(90), *(at + i for at in (160, 240, 480, 1024, 2048) for i in (-1, 0, 1))]
+SIZES += [5000, 20_000]
 PROT_NONE = 0  # POSIX; Python's mmap module does not have it
 
 # All whole numbers that fir_rounds takes on the way down, and the next ones, and the same ones on
@@ -63,7 +45,7 @@ Place = Callable[[bytes], memoryview]
 
 @pytest.fixture(params=["first byte", "last byte"])
 def at_edge(request: pytest.FixtureRequest) -> Place:
-    """Puts bytes where the memory before their first, or after their last one cannot be read."""
+    """Places bytes so that the memory before the first or after the last one cannot be read."""
     page, room = mmap.PAGESIZE, -(-2 * SIZES[-1] // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(-1, room + 2 * page)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))

@@ -1,4 +1,4 @@
-"""The filter's design: what its polyphase bank promises whatever the rates."""
+"""The filter's design: what its polyphase bank promises at all rates."""
 
 import weakref
 

@@ -24,7 +24,9 @@ def whole_stream(rates: tuple[int, int], pcm: bytes) -> bytes:
 
 class TestFlush:
     @pytest.mark.parametrize("rates", RATES)
-    def test_it_gives_what_silence_would_have_pushed_out(self, rates: tuple[int, int]) -> None:
+    def test_flush_returns_what_more_silence_would_have_pushed_out(
+        self, rates: tuple[int, int]
+    ) -> None:
         pcm = noise(rates[0] // 50 + 3).tobytes()
         out = whole_stream(rates, pcm)
         delay_secs = steady(*rates).delay_secs
@@ -115,7 +117,7 @@ class TestPauses:
         SincResampler(8000, 16000).process(bytes(2), 1)
 
 
-def test_equal_rates_pass_the_bytes_through() -> None:
+def test_equal_rates_return_the_bytes_unchanged() -> None:
     resampler = SincResampler(8000, 8000)
     pcm = noise(160).tobytes()
     assert resampler.process(pcm, 1.0) == pcm
@@ -226,7 +228,7 @@ INTRUSIONS = {
 
 @pytest.mark.parametrize("intrude", INTRUSIONS.values(), ids=INTRUSIONS)
 @pytest.mark.parametrize("rates", [(44100, 8000), (8000, 8001), (24000, 8000)])
-def test_what_another_thread_does_meanwhile_is_refused_and_changes_nothing(
+def test_a_call_from_another_thread_is_refused_and_changes_nothing(
     rates: tuple[int, int], intrude: Callable
 ) -> None:
     # Long enough for the other thread to get its turns.

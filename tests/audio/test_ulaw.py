@@ -61,15 +61,6 @@ def test_segments_end_where_g711_says(value: int, code: int) -> None:
     assert encode(~positive, ~positive + 1) == [code & 0x7F, (code + 1) & 0x7F]
 
 
-def test_samples_beyond_the_last_interval_clip_to_its_code() -> None:
-    assert encode(32635, 32636, 32767, -32636, -32768) == [0x80, 0x80, 0x80, 0x00, 0x00]
-
-
-def test_every_code_but_negative_zero_survives_a_round_trip() -> None:
-    decoded = ulaw.decode(CODES)
-    assert ulaw.encode(decoded) == CODES.replace(b"\x7f", b"\xff")
-
-
 @pytest.mark.parametrize("offset", range(16))
 def test_blocks_and_tails_agree_on_every_value_in_every_position(offset: int) -> None:
     # One value at a time takes the tables; in a block, the vectors. 16 is the block.
@@ -113,7 +104,9 @@ def test_an_odd_number_of_bytes_is_no_pcm() -> None:
 
 @pytest.mark.parametrize("convert", [ulaw.decode, ulaw.encode])
 @pytest.mark.parametrize("wrong", [None, "text", 160, [1, 2]])
-def test_what_is_no_buffer_is_a_type_error_that_names_the_argument(convert, wrong) -> None:
+def test_an_object_that_is_no_buffer_is_a_type_error_that_names_the_argument(
+    convert, wrong
+) -> None:
     with pytest.raises(
         TypeError, match=f"(ulaw|pcm) must be bytes-like, got {type(wrong).__name__}"
     ):

@@ -9,7 +9,6 @@ import json
 import shutil
 import subprocess
 import time
-from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -73,7 +72,7 @@ class Tab:
                     return message["result"]
 
     async def open(self, url: str, script: str, microphone: str) -> None:
-        """Opens a page of its own, in which `script` runs first."""
+        """Opens a new page, in which `script` runs first."""
         context = await self.do("Target.createBrowserContext")
         target = await self.do("Target.createTarget", url="about:blank", **context)
         permission = {"permission": {"name": "microphone"}, "setting": microphone}
@@ -125,23 +124,14 @@ class Tab:
         )
         await self.do("DOM.setFileInputFiles", files=[str(path)], **node)
 
-    async def resize(self, width: int, height: int, **features: str) -> None:
-        """Gives the page another size, and media features such as a colour scheme."""
+    async def resize(self, width: int, height: int) -> None:
+        """Gives the page another size."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
         await self.do("Emulation.setDeviceMetricsOverride", **size)
-        pairs = [
-            {"name": name.replace("_", "-"), "value": value} for name, value in features.items()
-        ]
-        await self.do("Emulation.setEmulatedMedia", features=pairs)
 
     async def text(self, selector: str) -> str:
         """Returns the text that an element shows."""
         return await self.value(f"document.querySelector({selector!r}).innerText")
-
-    async def screenshot(self) -> bytes:
-        """Returns a picture of the whole page as PNG."""
-        picture = await self.do("Page.captureScreenshot", captureBeyondViewport=True)
-        return b64decode(picture["data"])
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ Talk = Callable[["CalledBot"], Awaitable[None]]
 
 
 class CalledBot:
-    """The bot's end of one call; keeps what it is sent."""
+    """The bot's end of one call; records the messages that it receives."""
 
     def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
         self.request = request
@@ -183,6 +183,13 @@ async def page_of(phone: PhoneServer) -> AsyncIterator[Page]:
         yield page
 
 
+@asynccontextmanager
+async def page_to(talk: Talk, **settings: Any) -> AsyncIterator[Page]:
+    """Serves a bot that takes each call as `talk` says; opens a page of a phone that calls it."""
+    async with bot_that(talk) as url, phone_to(url, **settings) as phone, page_of(phone) as page:
+        yield page
+
+
 def speech(secs: float = 1.5) -> bytes:
     """Returns the beginning of the examples' speech, 16 kHz; it has 3.3 s."""
     with wave.open(str(EXAMPLES / "speech.wav")) as wav:
@@ -201,30 +208,30 @@ def likeness(part: np.ndarray, whole: np.ndarray) -> float:
 
 
 def comes_back(said: np.ndarray, heard: np.ndarray) -> bool:
-    """Tells whether half a second of what was said is heard; a busy machine plays it in bits."""
+    """Tells whether half a second of what was said is heard; a busy machine breaks up the rest."""
     pieces = [said[at : at + 4000] for at in range(0, len(said) - 3999, 4000)]  # 8 kHz
     return max(likeness(piece, heard) for piece in pieces) > 0.95
 
 
 async def vanishes(bot: CalledBot) -> None:
-    """Vanishes in mid-call."""
+    """Breaks the connection during the call."""
     await bot.answer()
     await bot.send(event="clear")
     bot.request.transport.abort()
 
 
 async def closes_at_once(bot: CalledBot) -> None:
-    """Takes no call."""
+    """Refuses the call."""
     await bot.socket.close(code=1008)
 
 
 async def sends_garbage(bot: CalledBot) -> None:
-    """Sends no message that Twilio would know."""
+    """Sends a message that Twilio would not accept."""
     await bot.answer()
     await bot.socket.send_str("garbage")
     await bot.read("stop")
 
 
 async def sends_nothing(bot: CalledBot) -> None:
-    """Listens."""
+    """Only receives."""
     await bot.read("stop")

@@ -1,12 +1,11 @@
 """Fifty calls at once against one bot process, at the pace of speech, for ten minutes.
 
-    python tests/soak.py [--minutes 10] [--calls 50]
+    tox -e soak -- [--minutes 10] [--calls 50]
 
-The example bot runs in a process of its own and echoes. The callers, in this one, talk for 20 to
-60 s and then hang up or have the bot do so, over REST, and call again. All that was said has to
-come back. It ends by itself, and fails if anything was lost, if the bot's memory grew, if it had
-anything to warn of, or if, in the end, a flood of bad messages takes longer than one of good ones.
-Linux only: the bot's memory is read from /proc.
+The example bot runs in its own process and echoes. The callers in this process talk for 20 to 60 s,
+then they hang up, or make the bot end the call over REST, and call again. All audio has to come
+back. The soak fails if any was lost, if the bot's memory grew, if the bot logged a warning, or if
+bad messages take longer than as many good ones. Linux only: it reads the bot's memory from /proc.
 """
 
 import argparse
@@ -32,8 +31,9 @@ from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples"))
 
-from caller import ACCOUNT_SID, KEY_SECRET, KEY_SID, RestApi, wait_until_served
-from echo_bot import Settings, serve
+from call import local_settings
+from caller import ACCOUNT_SID, RestApi, wait_until_served
+from echo_bot import serve
 from test_attack import BAD, FLOOD
 
 PORT = 18790
@@ -63,25 +63,16 @@ def media(i: int) -> str:
 
 
 def run_bot(base_url: str, log: Path) -> None:
-    """Runs the bot, in a process of its own."""
+    """Runs the bot; called in its own process."""
     logger.remove()
     logger.add(log, level="WARNING")
-    settings = Settings(
-        account_sid=ACCOUNT_SID,
-        api_key_sid=KEY_SID,
-        api_key_secret=KEY_SECRET,
-        base_url=base_url,
-        allow_anyone=True,
-        sample_rate=RATE,
-        end_silence_secs=0,
-        output_ms=OUTPUT_MS,
-    )
+    settings = local_settings(base_url, sample_rate=RATE, output_ms=OUTPUT_MS)
     serve(settings, port=PORT, log_level="critical", lifespan="off")
 
 
 @dataclass
 class Call:
-    """One call: when its messages were due and sent, what came back, and how much later."""
+    """One call: when its messages were due and sent, what came back, and with which delay."""
 
     sid: str
     socket: aiohttp.ClientWebSocketResponse
@@ -92,7 +83,7 @@ class Call:
     all_back: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def talk(self, count: int) -> None:
-        """Starts the stream, and sends so many messages of audio, one every 20 ms."""
+        """Starts the stream, and sends `count` messages of audio, one every 20 ms."""
         sids = {"streamSid": "MZ1", "callSid": self.sid, "accountSid": ACCOUNT_SID}
         await self.socket.send_json({"event": "connected", "protocol": "Call", "version": "1.0.0"})
         await self.socket.send_json({"event": "start", "streamSid": "MZ1", "start": sids})
@@ -104,7 +95,7 @@ class Call:
             await self.socket.send_str(media(i))
 
     async def listen(self, count: int) -> None:
-        """Takes note of what comes back, until the bot closes the call."""
+        """Records what comes back, until the bot closes the call."""
         async for text in self.socket:
             message = json.loads(text.data)
             if message["event"] == "media":
@@ -118,7 +109,7 @@ class Call:
 
 @dataclass
 class Tally:
-    """What came of all calls; times in seconds."""
+    """The results of all calls; times in seconds."""
 
     calls: int = 0
     exact: int = 0
@@ -130,7 +121,7 @@ class Tally:
     lateness: list[float] = field(default_factory=list)
 
     def add(self, call: Call) -> None:
-        """Adds what came of one more."""
+        """Adds the results of a call."""
         self.calls += 1
         self.exact += call.back == ECHO[: MESSAGE_BYTES * len(call.sent_at)]
         self.sent += len(call.sent_at)
@@ -142,7 +133,7 @@ class Tally:
 async def place_call(
     session: aiohttp.ClientSession, count: int, tally: Tally, *, bot_hangs_up: bool
 ) -> None:
-    """Calls, says so many messages, waits until they are back, and ends the call."""
+    """Calls, sends `count` messages, waits until they are back, and ends the call."""
     sid = f"CA{random.getrandbits(128):032x}"
     async with session.ws_connect(f"ws://127.0.0.1:{PORT}/stream/{sid}") as socket:
         call = Call(sid, socket)
@@ -164,7 +155,7 @@ async def place_call(
 async def keep_calling(
     session: aiohttp.ClientSession, number: int, end: float, tally: Tally
 ) -> None:
-    """Is one caller, who calls again and again until the end."""
+    """Calls again and again until the end, as one caller."""
     rng = random.Random(number)
     loop = asyncio.get_running_loop()
     await asyncio.sleep(number * 0.1 + rng.random() * TICK_SECS)
@@ -186,7 +177,7 @@ class Process:
     resident_mib: list[float] = field(default_factory=list)
 
     async def watch(self) -> None:
-        """Takes note of its memory every second."""
+        """Records its memory every second."""
         while True:
             status = Path(f"/proc/{self.pid}/status").read_text()  # noqa: ASYNC240  # no disk
             self.resident_mib.append(float(status.split("VmRSS:")[1].split()[0]) / 1024)
@@ -199,7 +190,7 @@ class Process:
 
 
 async def soak(minutes: float, callers: int, log: Path) -> tuple[Tally, Tally, Process, float]:
-    """Returns what came of one call alone and of all of them, the bot, and the cores it used."""
+    """Returns the results of one call alone and of all calls, the bot, and the cores it used."""
     alone, all_of_them, api = Tally(), Tally(), RestApi()
     async with api.serve() as base_url, aiohttp.ClientSession() as session:
         process = multiprocessing.get_context("spawn").Process(target=run_bot, args=(base_url, log))
@@ -226,7 +217,7 @@ async def soak(minutes: float, callers: int, log: Path) -> tuple[Tally, Tally, P
 
 
 def flood(batch: list[str | bytes]) -> float:
-    """Returns the processor time that so many messages take."""
+    """Returns the processor time for FLOOD messages."""
 
     async def receive() -> float:
         params = TwilioFrameSerializer.InputParams(auto_hang_up=False)

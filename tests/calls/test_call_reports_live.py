@@ -1,4 +1,4 @@
-"""The call report of live calls, against what the simulated caller measured of the same calls."""
+"""The call report of live calls, against the simulated caller's own figures."""
 
 import asyncio
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from phoning import EXAMPLES
 from pipecat.frames.frames import Frame, OutputAudioRawFrame
 from streamdouble import audio, metrics
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait
@@ -14,14 +15,11 @@ from streamdouble.scenario import Dtmf, Say, Scenario, Wait
 from pipecat_twilio import TwilioFrameSerializer
 from pipecat_twilio.twilio.call_report import MIN_GAP_SECS
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 STALL_SECS = 0.3
-
-pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
 
 
 class Reporting(TwilioFrameSerializer):
-    """Keeps the serializer of each call, and holds its output up once, as a stalled TTS does."""
+    """Keeps the serializer of each call, and delays its output once, as a stalled TTS does."""
 
     of_call: ClassVar[dict[Any, "Reporting"]] = {}
     stall_at_frame: ClassVar[int] = 10**6
@@ -36,7 +34,7 @@ class Reporting(TwilioFrameSerializer):
 
 
 def silences(is_playing: np.ndarray) -> list[float]:
-    """Returns the seconds of each stretch between sounds in which there was nothing to play."""
+    """Returns the length in seconds of each time with nothing to play between two sounds."""
     at = np.flatnonzero(is_playing)
     return [(step - 1) / 8000 for step in np.diff(at) if step > 1]
 
@@ -55,16 +53,7 @@ async def test_its_figures_are_those_of_the_caller(
     )
     api = call.RestApi()
     async with api.serve() as base_url:
-        settings = call.Settings(
-            account_sid=call.ACCOUNT_SID,
-            api_key_sid=call.KEY_SID,
-            api_key_secret=call.KEY_SECRET,
-            base_url=base_url,
-            allow_anyone=True,
-            sample_rate=rate,
-            end_silence_secs=0,
-            serializer=Reporting,
-        )
+        settings = call.local_settings(base_url, sample_rate=rate, serializer=Reporting)
         async with call.serve_bot(settings) as webhook:
             log, result = await call.place_call(webhook, scenario)
     report = Reporting.of_call[result.identity.call_sid].call_report

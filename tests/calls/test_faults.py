@@ -1,7 +1,7 @@
-"""Live calls that go wrong: over the real transport, the way Twilio calls, on loopback.
+"""Live calls that go wrong, over the real transport on loopback.
 
-The bot is the example; its serializer keeps what it made of the caller's audio. After each call
-nothing of it may be left, and the next one has to work.
+The bot is the example; its serializer records the caller's audio as the pipeline gets it. After
+each call no task of it may be left, and the next call has to work.
 """
 
 import asyncio
@@ -24,9 +24,6 @@ from streamdouble.session import Session, SessionConfig
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
-# uvicorn's default WebSocket implementation imports what websockets has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
-
 AUDIO = np.random.default_rng(1).bytes(30 * 160)  # 0.6 s
 WORD = Say(Path("-"), [AUDIO[i : i + 160] for i in range(0, len(AUDIO), 160)])
 HELLO = Say(Path("-"), WORD.frames[:5])
@@ -46,7 +43,7 @@ GARBAGE = [
 
 
 class Witness(TwilioFrameSerializer):
-    """Keeps the audio that it gives to the pipeline, by call."""
+    """Records the audio that it gives to the pipeline, for each call."""
 
     heard: ClassVar[dict[str | None, bytes]] = defaultdict(bytes)
 
@@ -58,7 +55,7 @@ class Witness(TwilioFrameSerializer):
 
 
 class Stalls(Network):
-    """A network that holds everything back for 0.4 s, and then delivers it at once; twice."""
+    """A network that twice holds everything back for 0.4 s, and then delivers it all at once."""
 
     def delay_s(self) -> float:
         return 0.4 if self.frames_considered in (8, 20) else 0
@@ -83,7 +80,7 @@ class Caller(Session):
 
     @property
     def heard_all(self) -> bool:
-        """Whether the pipeline got what was said, to the bit, and never lost its history."""
+        """Whether the pipeline got exactly what was said, and the filter never lost its history."""
         codes = ulaw.decode(self.said)
         expected = SincResampler(8000, 16000, clear_after_secs=None).process(codes)
         return Witness.heard[self.call_sid] == expected
@@ -119,7 +116,7 @@ class Bot:
         return caller
 
     async def comes_to_rest(self) -> None:
-        """Waits until nothing of any call is left."""
+        """Waits until no task of any call is left."""
         async with asyncio.timeout(10):
             while len(asyncio.all_tasks()) > self._idle_tasks:  # noqa: ASYNC110  # has no event
                 await asyncio.sleep(0.01)
@@ -136,16 +133,7 @@ async def bot(call: ModuleType, log: list[str]) -> AsyncIterator[Bot]:
             return await super().update(request)
 
     async with Api().serve() as base_url:
-        settings = call.Settings(
-            account_sid=call.ACCOUNT_SID,
-            api_key_sid=call.KEY_SID,
-            api_key_secret=call.KEY_SECRET,
-            base_url=base_url,
-            allow_anyone=True,
-            output_ms=20,
-            end_silence_secs=0,
-            serializer=Witness,
-        )
+        settings = call.local_settings(base_url, output_ms=20, serializer=Witness)
         async with call.serve_bot(settings) as webhook:
             bot = Bot(call, webhook, requests)
             yield bot
@@ -175,7 +163,7 @@ async def test_on_a_bad_line_audio_continues_and_history_is_kept(
     assert caller.echoed_all
 
 
-async def test_garbage_between_good_messages_is_passed_over(bot: Bot, log: list[str]) -> None:
+async def test_garbage_between_good_messages_is_ignored(bot: Bot, log: list[str]) -> None:
     garbage = itertools.cycle(GARBAGE)
 
     async def send_garbage(caller: Caller, connection: Any) -> None:

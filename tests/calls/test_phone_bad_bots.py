@@ -1,4 +1,4 @@
-"""Bots that the phone in the browser cannot talk to: a sentence says so, and it can call again."""
+"""Bots that the phone in the browser cannot talk to: it says why, and can call again."""
 
 import asyncio
 import socket
@@ -11,9 +11,11 @@ from example_bot import free_port
 from phoning import (
     CalledBot,
     Page,
+    Talk,
     bot_that,
     closes_at_once,
     page_of,
+    page_to,
     phone_to,
     sends_garbage,
     sends_nothing,
@@ -21,9 +23,17 @@ from phoning import (
     vanishes,
 )
 
+CLOSED = "The bot closed the connection at once, with WebSocket code"
+
+
+async def sends_a_reserved_opcode(bot: CalledBot) -> None:
+    """Breaks the WebSocket."""
+    bot.request.transport.write(b"\x83\x00")  # RFC 6455, section 5.2
+    await bot.socket.receive()
+
 
 class TestSentences:
-    """What a page is told, and that it can call again."""
+    """The page gets a sentence, and can call again."""
 
     async def told(self, page: Page, event: str) -> str:
         await page.order("call", rate=8000)
@@ -44,11 +54,22 @@ class TestSentences:
             url = f"{scheme}://127.0.0.1:{free_port()}/"
             assert await self.told_twice(url) == f"The bot is not there: nothing listens at {url}."
 
-    async def test_a_bot_that_closes_at_once(self) -> None:
-        async with bot_that(closes_at_once) as url:
-            assert await self.told_twice(url) == (
-                "The bot closed the connection at once, with WebSocket code 1008."
-            )
+    @pytest.mark.parametrize(
+        ("talk", "event", "sentence"),
+        [
+            (closes_at_once, "ended", f"{CLOSED} 1008."),
+            (sends_garbage, "warning", "JSON is malformed"),
+            (sends_nothing, "notice", "The bot has sent nothing for 0 s."),
+            (vanishes, "ended", "The connection to the bot broke, with WebSocket code 1006."),
+            (sends_a_reserved_opcode, "ended", f"{CLOSED} 1002."),
+        ],
+    )
+    async def test_a_bot_that_misbehaves(
+        self, talk: Talk, event: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(phone_call, "SILENT_SECS", 0.2)
+        async with bot_that(talk) as url:
+            assert (await self.told_twice(url, event)).startswith(sentence)
 
     async def test_a_bot_that_refuses_the_websocket(self) -> None:
         async with serving() as host:
@@ -63,7 +84,7 @@ class TestSentences:
                 "The bot's webhook answered with status 404 (Twilio error 11200)."
             )
 
-    async def test_what_does_not_speak_http(self) -> None:
+    async def test_a_server_that_does_not_speak_http(self) -> None:
         async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"220 mail.example.com\r\n\r\n")
             writer.close()
@@ -92,32 +113,9 @@ class TestSentences:
                 await page.order("hang up")
                 assert (await page.event("ended"))["text"] == "You hung up."
 
-    async def test_a_bot_that_sends_garbage(self) -> None:
-        async with bot_that(sends_garbage) as url:
-            assert (await self.told_twice(url, "warning")).startswith("JSON is malformed")
-
-    async def test_a_bot_that_sends_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(phone_call, "SILENT_SECS", 0.2)
-        async with bot_that(sends_nothing) as url:
-            assert await self.told_twice(url, "notice") == "The bot has sent nothing for 0 s."
-
-    async def test_a_bot_that_vanishes(self) -> None:
-        async with bot_that(vanishes) as url:
-            assert await self.told_twice(url) == (
-                "The connection to the bot broke, with WebSocket code 1006."
-            )
-
-    async def test_a_bot_that_breaks_the_websocket(self) -> None:
-        async def send_a_reserved_opcode(bot: CalledBot) -> None:
-            bot.request.transport.write(b"\x83\x00")  # RFC 6455, section 5.2
-            await bot.socket.receive()
-
-        async with bot_that(send_a_reserved_opcode) as url:
-            assert "WebSocket code 1002" in await self.told_twice(url)
-
     async def test_a_machine_that_slept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(phone_call, "MAX_LATE_SECS", 0.1)
-        async with bot_that(sends_nothing) as url, phone_to(url) as phone, page_of(phone) as page:
+        async with page_to(sends_nothing) as page:
             await page.call()
             time.sleep(0.5)  # noqa: ASYNC251  # nothing runs meanwhile
             text = (await page.event("ended"))["text"]

@@ -1,4 +1,4 @@
-"""The command that starts the phone, in a process of its own."""
+"""The command that starts the phone, run in its own process."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Who may use the phone in the browser: its own page, this machine, and the bot that hangs up."""
+"""Who may use the phone in the browser: its own page on this machine, and the bot."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,11 +6,20 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from page_server import PhoneServer
-from phoning import ACCOUNT_SID, TOKEN, CalledBot, bot_that, page_of, phone_to, sends_nothing
+from phoning import (
+    ACCOUNT_SID,
+    TOKEN,
+    CalledBot,
+    bot_that,
+    page_of,
+    page_to,
+    phone_to,
+    sends_nothing,
+)
 
 
 class TestOnlyItsOwnPage:
-    """From this machine alone, and from the page that the phone itself serves."""
+    """It can be used only from this machine, and only by the page that it serves."""
 
     @pytest.fixture
     async def phone(self) -> AsyncIterator[PhoneServer]:
@@ -24,7 +33,7 @@ class TestOnlyItsOwnPage:
         ):
             return response.status
 
-    async def test_it_is_reached_by_loopback_only(self, phone: PhoneServer) -> None:
+    async def test_it_listens_on_loopback_only(self, phone: PhoneServer) -> None:
         assert phone.url.startswith("http://127.0.0.1:")
         addresses = {address for address, _ in phone._runner.addresses}
         assert addresses == {"127.0.0.1"}
@@ -82,9 +91,7 @@ class TestOnlyItsOwnPage:
     @pytest.mark.parametrize(
         "order", [{"do": "call", "rate": 8009}, {"do": "call"}, {"do": "x"}, []]
     )
-    async def test_a_page_that_asks_for_nonsense_is_passed_over(
-        self, phone: PhoneServer, order: object
-    ) -> None:
+    async def test_nonsense_from_a_page_is_ignored(self, phone: PhoneServer, order: object) -> None:
         async with page_of(phone) as page:
             await page._socket.send_json(order)
             await page.call()
@@ -92,7 +99,7 @@ class TestOnlyItsOwnPage:
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 191_975])
 async def test_a_page_may_have_any_rate_of_a_browser(rate: int) -> None:
-    async with bot_that(sends_nothing) as url, phone_to(url) as phone, page_of(phone) as page:
+    async with page_to(sends_nothing) as page:
         await page.order("call", rate=rate)
         for _ in range(50):
             await page.event("step")
@@ -100,14 +107,14 @@ async def test_a_page_may_have_any_rate_of_a_browser(rate: int) -> None:
         assert abs(len(page.heard) - 2 * rate) <= 2 * (rate // 50 + 1)
 
 
-async def test_what_is_no_key_is_not_pressed() -> None:
+async def test_only_keys_of_a_telephone_are_pressed() -> None:
     keys = []
 
     async def talk(bot: CalledBot) -> None:
         while True:
             keys.append((await bot.read("dtmf"))["dtmf"]["digit"])
 
-    async with bot_that(talk) as url, phone_to(url) as phone, page_of(phone) as page:
+    async with page_to(talk) as page:
         await page.call()
         for key in ("", "12", "A", "#"):
             await page.order("press", key=key)
@@ -117,7 +124,7 @@ async def test_what_is_no_key_is_not_pressed() -> None:
 
 
 class TestTheRestApi:
-    """The stand-in for Twilio's: strict about credentials, as that is."""
+    """The stand-in for Twilio's REST API checks credentials as strictly as Twilio."""
 
     @pytest.mark.parametrize(
         ("login", "form", "expected"),

@@ -1,4 +1,4 @@
-"""The parts of the phone in the browser: Twilio's side of the wire, the player, the clock."""
+"""The parts of the phone in the browser: Twilio's messages, the player, response times."""
 
 import io
 import json
@@ -89,15 +89,15 @@ class TestTwiML:
             ("<!DOCTYPE x [<!ENTITY a 'b'>]><Response/>", "a document type, not TwiML"),
         ],
     )
-    def test_other_answers_get_a_sentence(self, twiml: str, sentence: str) -> None:
+    def test_other_answers_are_refused_with_a_sentence(self, twiml: str, sentence: str) -> None:
         with pytest.raises(CannotCallError, match=re.escape(sentence)):
             read_twiml(twiml, "https://bot.example.com/")
 
 
 class TestReading:
-    """Twilio takes three messages with the documented keys, and warns of all else."""
+    """Twilio accepts three messages with exactly the documented keys, and warns of any other."""
 
-    async def test_what_pipecat_and_this_package_send_is_taken(self) -> None:
+    async def test_messages_of_pipecat_and_this_package_are_read(self) -> None:
         serializer = PipecatSerializer(
             "MZ1", params=PipecatSerializer.InputParams(auto_hang_up=False)
         )
@@ -133,14 +133,16 @@ class TestReading:
             (31951, '"\ud800"', "surrogates"),
         ],
     )
-    def test_all_else_draws_twilios_warning(self, code: int, data: str | bytes, text: str) -> None:
+    def test_any_other_message_gets_twilios_warning(
+        self, code: int, data: str | bytes, text: str
+    ) -> None:
         with pytest.raises(RefusedMessageError, match=text) as error:
             read(data, "MZ1")
         assert error.value.code == code
 
 
 class TestThePlayer:
-    """The time is given, in seconds from the beginning of the first step."""
+    """The test sets the time, in seconds since the beginning of the first step."""
 
     def heard(self, player: Player) -> bytes:
         return b"".join(iter(player.take_step, None))

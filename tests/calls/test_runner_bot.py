@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, WebSocket
+from phoning import EXAMPLES
 from pipecat.runner.types import WebSocketRunnerArguments
 from streamdouble import audio
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait
 
 from pipecat_twilio import uninstall
-
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-
-pytestmark = pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning")
 
 
 @pytest.fixture

@@ -1,26 +1,21 @@
-"""The bot that talks, and whether what was heard of it is measured as it was."""
+"""The talking bot, and the measurement of what a caller heard of it."""
 
 import sys
 import wave
 from base64 import b64encode
-from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from phoning import EXAMPLES
 
 from pipecat_twilio import ulaw
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 MODULES = ("caller", "conversation", "echo_bot", "listening", "call_recording", "talking_bot")
 
-pytestmark = [
-    # uvicorn's default WebSocket implementation imports what websockets has deprecated, and
-    # Pipecat's TTS services what Pipecat has.
-    pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*AudioContext.*:DeprecationWarning"),
-]
+# Pipecat's TTS services import what Pipecat has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.*AudioContext.*:DeprecationWarning")
 
 
 @pytest.fixture
@@ -39,10 +34,10 @@ def message(at: float, samples: np.ndarray) -> tuple[float, dict]:
 
 
 class TestWhatWasHeard:
-    """Of a sentence that begins at 1 s and was damaged in a known way."""
+    """Measures a sentence that begins at 1 s and is damaged in a known way."""
 
     def heard(self, examples, *pieces: tuple[float, float, float]):
-        """Sends parts of the sentence, each from and to a second of it, at a second of the call."""
+        """Sends parts of the sentence, each as (second of the call, begin, end)."""
         said = examples.talking_bot.sentence(8000, 0)
         log = [
             message(at, said[round(begin * 8000) : round(end * 8000)]) for at, begin, end in pieces
@@ -58,13 +53,13 @@ class TestWhatWasHeard:
 
     @pytest.mark.parametrize("begin", [0.1, 0.3, 0.8, 0.93, 1.0])
     @pytest.mark.parametrize("lost", [0.06, 0.12])
-    def test_what_is_missing_in_mid_word_is_lost(self, examples, begin, lost) -> None:
+    def test_missing_audio_inside_a_word_counts_as_lost(self, examples, begin, lost) -> None:
         heard = self.heard(examples, (1, 0, begin), (1, begin + lost, 1.42))
         assert heard.lost_ms == pytest.approx(1000 * lost, abs=2)
         assert (heard.cut_ms, heard.silence_ms) == (0, 0)
 
     @pytest.mark.parametrize("cut", [0.05, 0.1, 0.2])
-    def test_what_is_missing_at_the_end_is_cut_off(self, examples, cut) -> None:
+    def test_missing_audio_at_the_end_counts_as_cut_off(self, examples, cut) -> None:
         heard = self.heard(examples, (1, 0, 1.42 - cut))
         assert heard.cut_ms == pytest.approx(1000 * cut, abs=25)
         assert (heard.lost_ms, heard.silence_ms) == (0, 0)
@@ -76,7 +71,7 @@ class TestWhatWasHeard:
         assert heard.silence_ms == pytest.approx(1000 * late, abs=1)
         assert heard.lost_ms + heard.cut_ms <= 2
 
-    def test_what_comes_early_waits_for_its_turn(self, examples) -> None:
+    def test_early_audio_waits_for_its_turn(self, examples) -> None:
         heard = self.heard(examples, (1, 0, 0.5), (1.1, 0.5, 1), (1.2, 1, 1.42))
         assert (heard.lost_ms, heard.cut_ms, heard.silence_ms) == (0, 0, 0)
 

@@ -28,7 +28,7 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the pauses a hundred times shorter, and lets no proxy of this machine interfere."""
+    """Makes the pauses a hundred times shorter, and removes this machine's proxy settings."""
     monkeypatch.setattr(hangup, "_FIRST_PAUSE_SECS", hangup._FIRST_PAUSE_SECS / 100)
     monkeypatch.setattr(hangup, "_MAX_BODY_SECS", 0.05)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):

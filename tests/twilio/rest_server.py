@@ -17,7 +17,7 @@ BASIC = "Basic " + base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
 
 
 class Answer(NamedTuple):
-    """What the server sends, and whether it then holds the line instead of closing it."""
+    """What the server sends, and whether it then keeps the connection open."""
 
     data: bytes
     held: bool = False
@@ -30,7 +30,7 @@ class Request(NamedTuple):
 
 
 class Server:
-    """A loopback stand-in for Twilio's API, or a proxy: scripted answers, the last one for good."""
+    """A loopback stand-in for Twilio's API, or a proxy; it repeats the last scripted answer."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []

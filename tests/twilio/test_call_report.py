@@ -1,4 +1,4 @@
-"""The call report, by the times that the test tells; with real calls it is in tests/calls."""
+"""The call report, at times that the test sets; tests/calls has it with real calls."""
 
 import pytest
 
@@ -41,13 +41,13 @@ def test_the_first_audio_of_a_bot_that_speaks_before_the_caller_is_at_once() -> 
     assert report_of(record).first_audio_secs == 0
 
 
-@pytest.mark.parametrize(("dry_secs", "counts"), [(0.0, False), (0.02, False), (0.021, True)])
-def test_a_gap_is_a_break_that_the_networks_jitter_does_not_explain(dry_secs, counts) -> None:
+@pytest.mark.parametrize(("empty_secs", "counts"), [(0.0, False), (0.02, False), (0.021, True)])
+def test_a_gap_is_a_break_that_the_networks_jitter_does_not_explain(empty_secs, counts) -> None:
     record = CallRecord()
     record.said(320, 0.0, 50.0)
-    record.said(320, dry_secs, 50.1)
+    record.said(320, empty_secs, 50.1)
     assert report_of(record).gaps == counts
-    assert report_of(record).gap_secs == (dry_secs if counts else 0)
+    assert report_of(record).gap_secs == (empty_secs if counts else 0)
 
 
 def test_a_long_break_and_one_after_the_end_of_speech_are_no_gaps() -> None:

@@ -1,17 +1,14 @@
-"""The Call resource: its address, the credentials, and what of both is refused."""
+"""The Call resource: its address, its credentials, and the arguments that it refuses."""
 
 import base64
 from typing import Any
 
 import pytest
+from rest_server import ACCOUNT, CALL, KEY, PATH, SECRET, TOKEN
 
 from pipecat_twilio.twilio import call_resource
 from pipecat_twilio.twilio.call_resource import CallResource
 
-ACCOUNT, CALL = "AC" + "a1" * 16, "CA" + "b2" * 16
-KEY = "SK" + "c3" * 16
-TOKEN, SECRET = "auth-token-that-stays-secret", "key-secret-that-stays-secret"
-PATH = f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{CALL}.json"
 ELSEWHERE = "https://pbx.example.com"
 
 # Each could lead a request elsewhere, or break it.
@@ -73,7 +70,7 @@ class TestRegionAndEdge:
     @pytest.mark.parametrize(
         "label", ["evil.com/", "a.b", "-a", "a-", "a" * 64, "a b", "ie1\n", "\u00e9"]
     )
-    def test_what_is_no_dns_label_is_refused_by_name(self, name: str, label: str) -> None:
+    def test_anything_but_a_dns_label_is_refused_by_name(self, name: str, label: str) -> None:
         with pytest.raises(ValueError, match=f"^{name} must be a DNS label, got '"):
             resource(**{"region": "ie1", "edge": "dublin", name: label})
 
@@ -101,7 +98,9 @@ class TestBaseUrl:
             *("https://[::1", "\thttps://example.com"),
         ],
     )
-    def test_what_is_no_plain_root_is_refused_without_its_password(self, base_url: str) -> None:
+    def test_an_invalid_base_url_is_refused_without_quoting_its_password(
+        self, base_url: str
+    ) -> None:
         with pytest.raises(ValueError, match="base_url must be") as error:
             resource(base_url=base_url)
         assert "hidden" not in str(error.value)
@@ -154,7 +153,7 @@ class TestCredentials:
             ),
         ],
     )
-    def test_what_is_missing_is_told_with_where_it_comes_from_and_the_way_out(
+    def test_the_error_names_what_is_missing_its_variable_and_the_way_out(
         self, names: list[str], told: str, nothing
     ) -> None:
         with pytest.raises(ValueError, match="auto_hang_up is enabled") as error:
@@ -178,7 +177,9 @@ class TestCredentials:
             ({"api_key_sid": KEY, "api_key_secret": f"{SECRET}\ud800"}, "api_key_secret cannot"),
         ],
     )
-    def test_half_a_key_two_kinds_or_broken_ones_are_refused(self, credentials, told: str) -> None:
+    def test_incomplete_mixed_or_broken_credentials_are_refused(
+        self, credentials, told: str
+    ) -> None:
         with pytest.raises(ValueError, match=told) as error:
             resource(**{"auth_token": None, **credentials})
         assert error.value.__context__ is None or error.value.__suppress_context__
@@ -194,7 +195,7 @@ class TestCredentials:
     ],
 )
 @pytest.mark.parametrize("value", [0, 10**400, 1.5, b"secret", ["secret"], object()])
-def test_what_is_not_a_str_is_refused_by_name_and_type(name: str, value: Any) -> None:
+def test_an_argument_that_is_not_a_str_is_refused_by_name_and_type(name: str, value: Any) -> None:
     told = f"^{name} must be a str, got {type(value).__name__}$"
     with pytest.raises(ValueError, match=told):
         resource(**{name: value})

@@ -1,4 +1,4 @@
-"""The request that ends a call, against a loopback server that answers well, badly, or not."""
+"""The request that ends a call, against a loopback server with good, bad or no answers."""
 
 import asyncio
 import base64
@@ -103,7 +103,7 @@ class TestAnswers:
             (reply(302, Location="/elsewhere"), False, "302, ''"),
         ],
     )
-    async def test_other_final_answers_are_read_and_not_asked_for_twice(
+    async def test_after_any_other_final_answer_there_is_no_second_request(
         self, server: Server, answer: Answer, over: bool, told: str, log: list[str]
     ) -> None:
         server.answers = [answer, reply(200)]
@@ -114,7 +114,7 @@ class TestAnswers:
         assert outcome.answer.isprintable()
         assert levels(log) == ["INFO" if over else "ERROR"]
 
-    async def test_20404_is_told_as_what_it_may_be(self, server, log) -> None:
+    async def test_both_meanings_of_20404_are_logged(self, server, log) -> None:
         server.answers = [reply(404, GONE)]
         await hang_up(call(server))
         assert "had ended already, or is no call of this account" in log[0]
@@ -138,7 +138,7 @@ class TestAnswers:
             Answer(b"not HTTP\r\n\r\n"),
         ],
     )
-    async def test_passing_troubles_are_tried_again(self, server, answer, log) -> None:
+    async def test_temporary_failures_are_tried_again(self, server, answer, log) -> None:
         server.answers = [answer, answer, reply(200)]
         assert await hang_up(call(server)) == Outcome(True, "200", 3)
         assert len(server.requests) == 3
@@ -197,7 +197,7 @@ class TestAnswers:
 
 class TestRetryAfter:
     @pytest.mark.parametrize("header", ["0", PAST, "-5", "soon", None])
-    async def test_it_never_shortens_the_pauses(self, server, header, monkeypatch) -> None:
+    async def test_retry_after_never_shortens_the_pauses(self, server, header, monkeypatch) -> None:
         monkeypatch.setattr(hangup, "_FIRST_PAUSE_SECS", 0.01)  # a 20th of all times
         server.answers = [reply(429, **({"Retry_After": header} if header else {}))]
         outcome = await hang_up(call(server), timeout_secs=0.25)
@@ -205,7 +205,7 @@ class TestRetryAfter:
         assert outcome.answer == "429, ''"
 
     @pytest.mark.parametrize("ahead", [None, timedelta(seconds=60)])
-    async def test_one_beyond_the_limit_ends_it_at_once(self, server, ahead, log) -> None:
+    async def test_a_retry_after_beyond_the_limit_ends_it_at_once(self, server, ahead, log) -> None:
         date = ahead and format_datetime(datetime.now(UTC) + ahead, usegmt=True)
         server.answers = [reply(429, Retry_After=date or "60")]
         outcome = await asyncio.wait_for(hang_up(call(server), timeout_secs=50), 10)

@@ -1,4 +1,4 @@
-"""Who gets to see the credentials: the API alone, not a proxy, a log or `.netrc`'s host."""
+"""Only the API sees the credentials: no proxy and no log does."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 class TestProxies:
-    """A real proxy on loopback, and a `.netrc` with a login for every host there is."""
+    """Requests through a real proxy on loopback, with a `.netrc` that has a login for the host."""
 
     @pytest.fixture(autouse=True)
     def _netrc(self, tmp_path, monkeypatch) -> None:
@@ -77,7 +77,7 @@ async def test_no_secret_is_ever_shown(
     for text in ("your token", f"you sent Basic {basic}", f"you are {login}"):
         for status in (200, 302, 400, 401, 403, 404, 429, 500, 503):
             server.answers = [reply(status, text)]
-            shown.append(repr(await hang_up(call(server, **credentials), timeout_secs=0.02)))
+            shown.append(repr(await hang_up(call(server, **credentials), timeout_secs=0.1)))
     for answer in (Answer(b"", held=True), reply(404, "{", length=9)):
         server.answers = [answer]
         shown.append(repr(await hang_up(call(server, **credentials), timeout_secs=0.05)))

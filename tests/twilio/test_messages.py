@@ -6,10 +6,9 @@ import json
 import random
 
 import pytest
+from streams import ACCOUNT_SID, CALL_SID, STREAM_SID, documented
 
 from pipecat_twilio import messages
-
-STREAM_SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
 
 
 def released() -> memoryview:
@@ -19,70 +18,30 @@ def released() -> memoryview:
     return view
 
 
-# What Twilio's documentation shows.
-CONNECTED = {"event": "connected", "protocol": "Call", "version": "1.0.0"}
-START = {
-    "event": "start",
-    "sequenceNumber": "1",
-    "start": {
-        "accountSid": "ACxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-        "streamSid": STREAM_SID,
-        "callSid": "CAxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-        "tracks": ["inbound"],
-        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-        "customParameters": {"FirstName": "Jane", "LastName": "Doe", "RemoteParty": "Bob"},
-    },
-    "streamSid": STREAM_SID,
-}
-MEDIA = {
-    "event": "media",
-    "sequenceNumber": "3",
-    "media": {"track": "inbound", "chunk": "1", "timestamp": "5", "payload": "/38A"},
-    "streamSid": STREAM_SID,
-}
-DTMF = {
-    "event": "dtmf",
-    "streamSid": STREAM_SID,
-    "sequenceNumber": "5",
-    "dtmf": {"track": "inbound_track", "digit": "1"},
-}
-MARK = {
-    "event": "mark",
-    "sequenceNumber": "4",
-    "streamSid": STREAM_SID,
-    "mark": {"name": "my label"},
-}
-STOP = {
-    "event": "stop",
-    "sequenceNumber": "5",
-    "streamSid": STREAM_SID,
-    "stop": {
-        "accountSid": "ACxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-        "callSid": "CAxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-    },
-}
+START, MEDIA, MARK = documented("start"), documented("media"), documented("mark")
 
 
 def test_the_documented_messages_are_read() -> None:
-    assert messages.parse(json.dumps(CONNECTED)) == messages.Connected("Call", "1.0.0")
+    connected, dtmf, stop = (
+        messages.parse(json.dumps(documented(event))) for event in ("connected", "dtmf", "stop")
+    )
+    assert connected == messages.Connected("Call", "1.0.0")
+    assert dtmf == messages.Dtmf(messages.DtmfPart("1"))
+    assert stop == messages.Stop()
     start = messages.parse(json.dumps(START))
     assert isinstance(start, messages.Start)
     assert start.stream_sid == start.start.stream_sid == STREAM_SID
-    assert start.start.call_sid == "CAxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-    assert start.start.account_sid == "ACxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+    assert (start.start.call_sid, start.start.account_sid) == (CALL_SID, ACCOUNT_SID)
     assert start.start.tracks == ("inbound",)
-    assert start.start.custom_parameters == START["start"]["customParameters"]
+    assert start.start.custom_parameters == {"name": "Jane"}
     assert start.start.media_format == messages.MediaFormat("audio/x-mulaw", 8000, 1)
     media = messages.parse(json.dumps(MEDIA))
     assert isinstance(media, messages.Media)
     assert media.media.payload == b"\xff\x7f\x00"
     assert not media.media.is_from_bot
     assert media.media.timestamp_ms == 5
-    assert messages.parse(json.dumps(DTMF)) == messages.Dtmf(messages.DtmfPart("1"))
-    assert messages.parse(json.dumps(MARK)) == messages.Mark(
-        messages.MarkPart("my label"), STREAM_SID
-    )
-    assert messages.parse(json.dumps(STOP)) == messages.Stop()
+    mark = messages.parse(json.dumps(MARK))
+    assert mark == messages.Mark(messages.MarkPart("my label"), STREAM_SID)
 
 
 def test_text_bytes_key_order_and_unknown_keys_make_no_difference() -> None:
@@ -130,20 +89,19 @@ def test_a_timestamp_that_is_missing_or_too_large_for_json_readers_costs_no_audi
         assert not media.media.is_from_bot
 
 
-@pytest.mark.parametrize("track", ["inbound", "inbound_track", "", None, "sideways", 5, [], {}])
-def test_every_track_but_the_bots_own_is_the_caller(track) -> None:
-    part = {"payload": "/w==", "track": track}
-    media = messages.parse(json.dumps({"event": "media", "media": part}))
-    assert isinstance(media, messages.Media)
-    assert not media.media.is_from_bot
-
-
-@pytest.mark.parametrize("track", ["outbound", "outbound_track"])
-def test_the_bots_own_track_is_known(track: str) -> None:
-    part = {"payload": "/w==", "track": track}
-    media = messages.parse(json.dumps({"event": "media", "media": part}))
-    assert isinstance(media, messages.Media)
-    assert media.media.is_from_bot
+@pytest.mark.parametrize(
+    ("tracks", "is_from_bot"),
+    [
+        (["outbound", "outbound_track"], True),
+        (["inbound", "inbound_track", "", None, "sideways", 5, [], {}], False),
+    ],
+)
+def test_every_track_but_the_bots_own_is_the_caller(tracks, is_from_bot: bool) -> None:
+    for track in tracks:
+        part = {"payload": "/w==", "track": track}
+        media = messages.parse(json.dumps({"event": "media", "media": part}))
+        assert isinstance(media, messages.Media)
+        assert media.media.is_from_bot == is_from_bot
 
 
 @pytest.mark.parametrize(
@@ -185,7 +143,7 @@ def test_the_bots_own_track_is_known(track: str) -> None:
         released(),
     ],
 )
-def test_what_cannot_be_read_is_one_kind_of_error_with_a_short_text(data) -> None:
+def test_every_unreadable_message_raises_a_message_error_with_a_short_text(data) -> None:
     with pytest.raises(messages.MessageError) as error:
         messages.parse(data)
     assert 0 < len(str(error.value)) < 200
@@ -218,8 +176,9 @@ def test_the_limit_counts_utf_8_bytes_of_a_str_too() -> None:
     text = '{"event": "mark", "mark": {"name": "\u20ac\u20ac\u20ac"}}'
     size = len(text.encode())
     assert isinstance(messages.parse(text, max_bytes=size), messages.Mark)
-    with pytest.raises(messages.MessageError, match=f"{size} bytes, more than {size - 1}"):
-        messages.parse(text, max_bytes=size - 1)
+    for limit in (len(text), size - 1):
+        with pytest.raises(messages.MessageError, match=f"{size} bytes, more than {limit}"):
+            messages.parse(text, max_bytes=limit)
     with pytest.raises(messages.MessageError, match="102 bytes, more than 100"):
         messages.parse(memoryview(bytes(102)).cast("h"), max_bytes=100)
 

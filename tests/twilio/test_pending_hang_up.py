@@ -1,4 +1,4 @@
-"""When a call is ended, and that it is, whatever happens to the event loop meanwhile."""
+"""When a call is ended, and that it is ended whatever happens to the event loop."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from pipecat_twilio.twilio.hangup import PendingHangUp, hang_up
 
 
 class Ending:
-    """Ends a call by counting, after what it is told to wait for."""
+    """Counts the calls that it ends, each after awaiting the next of `waits`."""
 
     def __init__(self, *waits: Callable[[], Awaitable[object]]) -> None:
         self.waits = list(waits)
@@ -46,7 +46,7 @@ async def within_10_secs(awaitable: Awaitable[object]) -> None:
 
 
 class TestTheWait:
-    async def test_it_is_as_often_and_as_long_as_it_is_told(self) -> None:
+    async def test_it_waits_again_as_long_as_wait_secs_says(self) -> None:
         ending, told = Ending(), [0.001, 0.001, 0.0, 99.0]
 
         def wait_secs() -> float:
@@ -57,7 +57,7 @@ class TestTheWait:
         assert told == [99.0]
         assert ending.ended == 1
 
-    async def test_it_is_not_cut_short(self) -> None:
+    async def test_the_call_is_not_ended_before_the_wait_is_over(self) -> None:
         ending = Ending()
         waiting = pending(ending)
         await asyncio.sleep(0.01)
@@ -65,7 +65,7 @@ class TestTheWait:
         waiting.hurry()
         await within_10_secs(waiting.done())
 
-    async def test_hurry_ends_it_before_it_begins_and_while_it_lasts(self) -> None:
+    async def test_hurry_ends_the_wait_before_and_after_it_begins(self) -> None:
         ending = Ending()
         early, late = pending(ending), pending(ending)
         early.hurry()
@@ -102,7 +102,7 @@ class TestTheWait:
 
 class TestCancelled:
     @pytest.mark.parametrize("steps", [0, 1, 5])
-    async def test_once_it_goes_on_at_once_as_if_it_had_not_been(self, steps, log) -> None:
+    async def test_after_one_cancellation_it_ends_the_call_at_once(self, steps, log) -> None:
         async def as_new() -> None:
             task = asyncio.current_task()
             assert task is not None
@@ -117,7 +117,7 @@ class TestCancelled:
         assert ending.ended == 1
         assert [line.split()[0] for line in log] == ["DEBUG"]
 
-    async def test_twice_it_stops_and_says_so(self, log: list[str]) -> None:
+    async def test_a_second_cancellation_stops_it_with_an_error(self, log: list[str]) -> None:
         ending = Ending(forever, forever)
         waiting = pending(ending, lambda: 0)
         for begun in (1, 2):
@@ -134,7 +134,7 @@ class TestCancelled:
 
 
 class Api(BaseHTTPRequestHandler):
-    """Ends calls in a thread, so that it outlives an event loop; the first it may keep waiting."""
+    """A REST API in a thread, so that it outlives an event loop; it may delay the first answer."""
 
     requests: list[str]
     arrived: threading.Event
@@ -198,7 +198,7 @@ class TestTheLoopStops:
         assert log[-1].startswith("INFO <Call CA1> was ended")
 
     @pytest.mark.parametrize("ending", [Ending(), Ending(forever)])
-    def test_without_a_chance_an_error_says_so(self, ending, log, caplog) -> None:
+    def test_an_error_says_that_the_call_was_left_open(self, ending, log, caplog) -> None:
         caplog.set_level(logging.CRITICAL)  # what asyncio itself has to say
 
         async def main() -> None:

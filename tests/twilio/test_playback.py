@@ -1,8 +1,10 @@
-"""The estimate of what is yet to be played, by the times that the test tells."""
+"""The estimate of what Twilio has yet to play, at times that the test sets."""
 
 import tracemalloc
+from math import inf
 
 import pytest
+from streams import traced
 
 from pipecat_twilio.twilio.playback import Playback
 
@@ -58,6 +60,7 @@ def test_no_more_counts_than_twilio_buffers() -> None:
         playback.add(SPEECH * 8000, 50)
     # The last payload that fits may end up to its own second later.
     assert 600 < playback.remaining_secs(50) <= 601
+    assert playback.add(SPEECH, 50) == 0
 
 
 def test_either_code_of_silence_counts_as_silence_and_no_other_does() -> None:
@@ -70,18 +73,15 @@ def test_either_code_of_silence_counts_as_silence_and_no_other_does() -> None:
 
 def test_adding_tells_how_long_there_was_nothing_to_play() -> None:
     playback = Playback(8000)
-    playback.add(SPEECH * 800, 50)
-    assert playback.add(SPEECH * 800, 50.05) == 0
-    assert playback.add(SPEECH * 800, 50.3) == pytest.approx(0.1)
+    assert playback.add(SPEECH * 800, 0.5) == inf
+    assert playback.add(SPEECH * 800, 0.55) == 0
+    assert playback.add(SPEECH * 800, 0.8) == pytest.approx(0.1)
+    playback.clear()
+    assert playback.add(SPEECH * 800, 0.85) == inf
 
 
 class TestMarks:
     """Whether the audio before a mark was played, or cleared."""
-
-    def test_a_mark_that_comes_back_by_itself_was_played(self) -> None:
-        playback = Playback(8000)
-        playback.add_mark("a")
-        assert playback.take_mark("a") is False
 
     def test_a_mark_that_was_out_at_a_clear_was_cleared(self) -> None:
         playback = Playback(8000)
@@ -107,7 +107,7 @@ class TestMarks:
         playback.clear()
         assert playback.take_mark("a") is False
 
-    def test_marks_that_never_come_back_are_forgotten_at_last(self) -> None:
+    def test_the_oldest_of_1001_marks_is_forgotten(self) -> None:
         playback = Playback(8000)
         for i in range(1001):
             playback.add_mark(str(i))
@@ -119,12 +119,9 @@ class TestMarks:
         playback.clear()
         assert playback.take_mark("2") is False
 
-    def test_they_pile_up_no_further_in_a_bot_that_never_interrupts(self) -> None:
+    def test_marks_take_no_more_memory_if_the_bot_is_never_interrupted(self) -> None:
         playback = Playback(8000)
-        tracemalloc.start()
-        try:
+        with traced():
             for i in range(100_000):
                 playback.add_mark(f"mark {i}")
             assert tracemalloc.get_traced_memory()[0] < 200_000  # 6 MB in all
-        finally:
-            tracemalloc.stop()

@@ -41,7 +41,7 @@ def generated_case(rng: random.Random) -> tuple[str, dict[str, str | list[str]]]
 
 
 def neighbour(rng: random.Random, url: str) -> str:
-    """Returns the URL as something on the way may have changed it."""
+    """Returns the URL with a change that a proxy might make."""
     old, new = rng.choice(
         [
             *((":443", ""), (":80", ""), (":8443", ""), (":0", ""), (".com", ".com:443")),
@@ -53,7 +53,7 @@ def neighbour(rng: random.Random, url: str) -> str:
     return url.replace(old, new, 1)
 
 
-def test_urls_are_judged_as_twilio_s_own_library_judges_them() -> None:
+def test_the_result_for_a_url_is_that_of_twilios_own_library() -> None:
     rng = random.Random(2010)
     seen = {True: 0, False: 0}
     for _ in range(10_000):
@@ -130,13 +130,13 @@ def test_each_distinct_value_of_a_parameter_is_signed_once_in_order() -> None:
 
 
 @pytest.mark.parametrize("changed", ["wss://a.example:80/ws", "wss://a.example/ws/?a=1"])
-def test_a_socket_is_also_tried_as_twilio_s_library_does_and_with_a_query(changed: str) -> None:
+def test_a_socket_may_be_signed_with_port_80_or_with_a_query(changed: str) -> None:
     query = changed.partition("?")[1:]
     assert is_valid_signature(TOKEN, "wss://a.example/ws" + "".join(query), sign(changed))
 
 
 class TestBody:
-    """A JSON webhook: its URL has the body's hash, so its signature is the body's too."""
+    """The URL of a JSON webhook has the body's hash, so the signature covers the body too."""
 
     BODY = '{"a": "\u00e9"}'
 
@@ -145,7 +145,9 @@ class TestBody:
 
     @pytest.mark.parametrize("signed", [BODY, ""])
     @pytest.mark.parametrize("received", [BODY, BODY + " ", "", "{}"])
-    def test_it_is_checked_as_twilio_s_library_does(self, signed: str, received: str) -> None:
+    def test_the_result_for_a_body_is_that_of_twilios_own_library(
+        self, signed: str, received: str
+    ) -> None:
         url = self.url(signed)
         theirs = VALIDATOR.validate(url, received, sign(url))
         assert theirs == (signed == received)
@@ -172,26 +174,14 @@ class TestBody:
         assert is_valid_signature(TOKEN, url, sign(url), body=b"")
 
     @pytest.mark.parametrize("body", ["{}", 5, [b"{}"], object()])
-    def test_what_is_not_bytes_is_not_valid(self, body: Any) -> None:
+    def test_a_body_that_is_not_bytes_is_not_valid(self, body: Any) -> None:
         url = self.url("{}")
         assert is_valid_signature(TOKEN, url, sign(url), body=body) is False
 
 
 HOSTILE: list[Any] = [
-    None,
-    "",
-    5,
-    b"bytes",
-    "\ud800",
-    "\u00e9",
-    "a" * 100_000,
-    "https://[::1",
-    "https://a:" + "9" * 5000,
-    "https://x:port/",
-    "://",
-    "\x00",
-    [1],
-    {"b": 1},
+    *(None, "", 5, b"bytes", [1], {"b": 1}, "\ud800", "\u00e9", "\x00", "a" * 100_000),
+    *("https://[::1", "https://a:" + "9" * 5000, "https://x:port/", "://"),
 ]
 
 

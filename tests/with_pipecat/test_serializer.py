@@ -1,8 +1,10 @@
-"""The serializer, side by side with Pipecat's own where the two must agree."""
+"""The serializer, compared with Pipecat's own where the two must agree."""
 
 import asyncio
 import inspect
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, patch
@@ -19,34 +21,32 @@ from pipecat.frames.frames import (
     OutputAudioRawFrame,
     OutputTransportMessageFrame,
     OutputTransportMessageUrgentFrame,
-    StartFrame,
     SystemFrame,
     TextFrame,
     TTSAudioRawFrame,
 )
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
-from streams import STREAM_SID, media, payload_of, ready, speech
+from streams import CALL, STREAM_SID, TOKEN, media, payload_of, ready, speech
 
 from pipecat_twilio import MarkFrame, SincResampler, TwilioFrameSerializer, ulaw
 from pipecat_twilio.twilio.hangup import Outcome
-
-CALL = {"call_sid": "CA" + "1" * 32, "account_sid": "AC" + "2" * 32}
-TOKEN = {**CALL, "auth_token": "token"}
 
 # Since pipecat-ai 1.14; before it, the serializers are compared on all else.
 PIPECAT_TAKES_API_KEYS = "api_key_sid" in inspect.signature(PipecatSerializer).parameters
 
 QUIET = TwilioFrameSerializer.InputParams(auto_hang_up=False)
 
+MINUTE = speech(60 * 8000)
+
 
 def comparable(arguments: dict[str, str]) -> list[type]:
-    """Pipecat's serializer, if this release of it knows the arguments."""
+    """Returns Pipecat's serializer, if this release of it has the arguments."""
     knows = PIPECAT_TAKES_API_KEYS or not any(name.startswith("api_key") for name in arguments)
     return [PipecatSerializer] if knows else []
 
 
 class TestConstructor:
-    """The same arguments are taken and refused as by Pipecat's own."""
+    """It takes and refuses the same arguments as Pipecat's own."""
 
     def test_signature_and_defaults_are_pipecats(self) -> None:
         ours, theirs = (
@@ -78,7 +78,7 @@ class TestConstructor:
             {**TOKEN, "region": "ie1", "edge": ""},
         ],
     )
-    def test_what_pipecat_refuses_is_refused(self, arguments: dict[str, str]) -> None:
+    def test_arguments_that_pipecat_refuses_are_refused(self, arguments: dict[str, str]) -> None:
         for serializer in (*comparable(arguments), TwilioFrameSerializer):
             with pytest.raises(ValueError, match=r"auto_hang_up|auth_token|api_key|region"):
                 serializer(STREAM_SID, **arguments)
@@ -93,41 +93,12 @@ class TestConstructor:
             {**CALL, "api_key_sid": "SK1", "api_key_secret": "s"},
         ],
     )
-    def test_what_pipecat_takes_is_taken(self, arguments: dict[str, str]) -> None:
+    def test_arguments_that_pipecat_takes_are_taken(self, arguments: dict[str, str]) -> None:
         for serializer in (*comparable(arguments), TwilioFrameSerializer):
             made = serializer(STREAM_SID, **arguments)
             assert made._call_sid == CALL["call_sid"]
             assert made._account_sid == CALL["account_sid"]
             assert made._hangup_attempted is False
-
-    @pytest.mark.parametrize(
-        ("argument", "value"),
-        [
-            ("call_sid", "CA1/../x"),
-            ("account_sid", "AC1?"),
-            ("call_sid", "CA1\n"),
-            ("region", "evil.com/"),
-            ("edge", "a b"),
-        ],
-    )
-    def test_what_could_steer_the_request_elsewhere_is_refused_by_name(
-        self, argument: str, value: str
-    ) -> None:
-        arguments = {**TOKEN, "region": "ie1", "edge": "dublin", argument: value}
-        with pytest.raises(ValueError, match=argument):
-            TwilioFrameSerializer(STREAM_SID, **arguments)
-
-    async def test_pipecats_own_params_are_accepted(self) -> None:
-        params = PipecatSerializer.InputParams(sample_rate=24000)
-        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, params=params)
-        assert serializer._params is params
-        await serializer.setup(StartFrame(audio_in_sample_rate=16000))
-        frame = await serializer.deserialize(media(bytes(160)))
-        assert isinstance(frame, InputAudioRawFrame)
-        assert frame.sample_rate == 24000
-        with patch.object(serializer, "_hang_up_call", AsyncMock()) as hang_up:
-            await serializer.serialize(EndFrame())
-        hang_up.assert_awaited_once()
 
 
 class TestDeserialize:
@@ -146,16 +117,6 @@ class TestDeserialize:
             assert frame.num_frames == rate // 50
             heard += frame.audio
         assert heard == expected
-
-    async def test_at_8_khz_the_audio_is_pipecats_to_the_bit(self) -> None:
-        theirs = PipecatSerializer(
-            STREAM_SID, params=PipecatSerializer.InputParams(auto_hang_up=False)
-        )
-        await theirs.setup(SimpleNamespace(audio_in_sample_rate=8000))
-        message = media(bytes(range(256)))
-        assert (await (await ready(8000)).deserialize(message)).audio == (
-            await theirs.deserialize(message)
-        ).audio
 
     async def test_only_the_inbound_track_is_the_caller(self) -> None:
         serializer = await ready()
@@ -189,6 +150,9 @@ class TestDeserialize:
         assert isinstance(frame, SystemFrame)
         assert (frame.name, frame.stream_sid, frame.cleared) == ("greeting", STREAM_SID, False)
         assert str(frame).startswith("MarkFrame#")
+        assert str(frame).endswith("('greeting', cleared: False)")
+        bare = MarkFrame("greeting")
+        assert (bare.stream_sid, bare.cleared) == ("", False)
 
     @pytest.mark.parametrize("event", ["connected", "stop"])
     async def test_other_documented_events_are_no_frame_and_no_fault(
@@ -219,9 +183,7 @@ class TestDeserialize:
         warnings = [line for line in log if line.startswith("WARNING")]
         assert 1 <= len(warnings) <= 3
 
-    async def test_a_flood_of_bad_messages_is_counted_not_logged_one_by_one(
-        self, log: list[str]
-    ) -> None:
+    async def test_only_every_power_of_two_of_bad_messages_is_logged(self, log: list[str]) -> None:
         serializer = await ready()
         for _ in range(10_000):
             await serializer.deserialize("{")
@@ -246,27 +208,8 @@ class TestDeserialize:
         frame = await serializer.deserialize(media(second, 10_000 + gap_ms))
         assert frame.audio == tail + continued.process(ulaw.decode(second))
 
-    async def test_a_late_message_does_not_wipe_history(self) -> None:
-        serializer = await ready()
-        codes = ulaw.encode(speech(320))
-        first = await serializer.deserialize(media(codes[:160], 0))
-        await asyncio.sleep(0.25)  # longer than resampler_clear_after_secs, but only on the network
-        second = await serializer.deserialize(media(codes[160:], 20))
-        assert first.audio + second.audio == SincResampler(8000, 16000).process(ulaw.decode(codes))
-
-    async def test_setup_twice_keeps_state_and_a_new_rate_takes_effect(self) -> None:
-        serializer = await ready(16000)
-        codes = ulaw.encode(speech(320))
-        first = await serializer.deserialize(media(codes[:160], 0))
-        await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
-        second = await serializer.deserialize(media(codes[160:], 20))
-        assert first.audio + second.audio == SincResampler(8000, 16000).process(ulaw.decode(codes))
-        await serializer.setup(SimpleNamespace(audio_in_sample_rate=24000))
-        third = await serializer.deserialize(media(codes[:160], 40))
-        assert (third.sample_rate, third.num_frames) == (24000, 480)
-
     @pytest.mark.parametrize("rate", [-1, 16000.5, "fast"])
-    async def test_setup_refuses_a_rate_that_cannot_be(self, rate) -> None:
+    async def test_setup_refuses_an_impossible_rate(self, rate) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, params=QUIET)
         with pytest.raises(ValueError, match="audio_in_sample_rate must be a positive integer"):
             await serializer.setup(SimpleNamespace(audio_in_sample_rate=rate))
@@ -326,27 +269,18 @@ class TestSerialize:
         assert await (await ready()).serialize(OutputTransportMessageFrame(message)) is None
         assert any(line.startswith("ERROR") and "not JSON" in line for line in log)
 
-    async def test_so_is_one_that_is_nested_too_deep(self, log: list[str]) -> None:
-        message: list = []
+    async def test_a_message_that_is_nested_too_deep_is_dropped_with_an_error(
+        self, log: list[str]
+    ) -> None:
+        deep: list = []
         for _ in range(100_000):
-            message = [message]
-        assert await (await ready()).serialize(OutputTransportMessageFrame(message)) is None
-        assert [line.split()[0] for line in log] == ["ERROR"]
-
-    @pytest.mark.parametrize("message", [[1, 2], "text", None, 5])
-    async def test_a_message_that_is_json_but_no_object_is_sent(self, message) -> None:
-        text = await (await ready()).serialize(OutputTransportMessageFrame(message))
-        assert json.loads(text) == message
-
-    async def test_a_frame_at_a_new_rate_switches_the_resampler_and_loses_nothing(self) -> None:
+            deep = [deep]
+        endless: list = []
+        endless.append(endless)
         serializer = await ready()
-        tail = b""
-        for rate in (16000, 24000, 8000, 16000):
-            text = await serializer.serialize(OutputAudioRawFrame(speech(rate // 25), rate, 1))
-            resampler = SincResampler(rate, 8000)
-            expected = tail + resampler.process(speech(rate // 25))
-            assert payload_of(text) == ulaw.encode(expected)
-            tail = resampler.flush()
+        for message in (deep, endless):
+            assert await serializer.serialize(OutputTransportMessageFrame(message)) is None
+        assert [line.split()[0] for line in log] == ["ERROR"] * 2
 
     @pytest.mark.parametrize(("pause_secs", "cleared"), [(0.19, False), (0.21, True)])
     async def test_after_a_pause_the_filters_tail_comes_before_the_new_audio(
@@ -366,41 +300,9 @@ class TestSerialize:
         frame = kind(audio=speech(320), sample_rate=8000, num_channels=1)
         assert payload_of(await (await ready()).serialize(frame)) == ulaw.encode(speech(320))
 
-    async def test_what_derives_from_an_interruption_is_one(self) -> None:
+    async def test_a_subclass_of_the_interruption_frame_clears_too(self) -> None:
         text = await (await ready()).serialize(type("Barging", (InterruptionFrame,), {})())
         assert json.loads(text) == {"event": "clear", "streamSid": STREAM_SID}
-
-    async def test_what_is_unplayed_includes_the_silence_at_its_end(self, clock) -> None:
-        serializer = await ready()
-        await serializer.serialize(OutputAudioRawFrame(speech(800) + bytes(1600), 8000, 1))
-        clock.now += 0.05
-        assert serializer.unplayed_secs() == pytest.approx(0.15)
-
-    @pytest.mark.parametrize("channels", [2, 3, 8])
-    async def test_channels_are_mixed_down(self, channels: int) -> None:
-        pcm = np.frombuffer(speech(320 * channels), "<i2").reshape(320, channels)
-        frame = OutputAudioRawFrame(pcm.tobytes(), 8000, channels)
-        payload = payload_of(await (await ready()).serialize(frame))
-        mean = pcm.mean(axis=1)
-        sent = np.frombuffer(ulaw.decode(payload), "<i2")
-        # Half an interval of mu-law, which is at most 1/32 of the magnitude there plus 4.
-        assert (np.abs(sent - mean) <= np.abs(mean) / 32 + 6).all()
-
-    @pytest.mark.parametrize(("size", "channels"), [(641, 1), (1281, 2), (1283, 2)])
-    async def test_what_is_less_than_a_sample_at_the_end_is_dropped(
-        self, size: int, channels: int
-    ) -> None:
-        frame = OutputAudioRawFrame(bytes(size), 8000, channels)
-        assert len(payload_of(await (await ready()).serialize(frame))) == 320
-
-    @pytest.mark.parametrize(("rate", "channels"), [(0, 1), (-8000, 1), (16000.5, 1), (8000, -1)])
-    async def test_audio_that_cannot_be_resampled_is_dropped_with_a_warning(
-        self, rate, channels, log: list[str]
-    ) -> None:
-        serializer = await ready()
-        assert await serializer.serialize(OutputAudioRawFrame(bytes(640), rate, channels)) is None
-        assert log[0].startswith("WARNING")
-        assert await serializer.serialize(OutputAudioRawFrame(bytes(640), 16000, 1)) is not None
 
     async def test_an_interruption_clears_twilio_and_leaks_no_stale_audio(self) -> None:
         serializer = await ready()
@@ -411,19 +313,6 @@ class TestSerialize:
         }
         payload = payload_of(await serializer.serialize(OutputAudioRawFrame(bytes(1280), 16000, 1)))
         assert payload == b"\xff" * 320
-
-    async def test_an_interruption_before_any_audio_clears_too(self) -> None:
-        text = await (await ready()).serialize(InterruptionFrame())
-        assert json.loads(text) == {"event": "clear", "streamSid": STREAM_SID}
-
-    async def test_the_stream_sid_may_be_set_later(self) -> None:
-        serializer = TwilioFrameSerializer("", params=QUIET)
-        serializer._stream_sid = STREAM_SID
-        audio = await serializer.serialize(OutputAudioRawFrame(bytes(640), 8000, 1))
-        assert json.loads(audio)["streamSid"] == STREAM_SID
-        assert (
-            json.loads(await serializer.serialize(InterruptionFrame()))["streamSid"] == STREAM_SID
-        )
 
     async def test_as_long_as_there_is_none_it_is_empty(self) -> None:
         serializer = TwilioFrameSerializer(None, params=QUIET)
@@ -450,7 +339,7 @@ class Subclass(TwilioFrameSerializer):
 
 
 class Waiting:
-    """Takes the place of `PendingHangUp`: it ends the call when the test has it do so."""
+    """Replaces `PendingHangUp`: it ends the call when the test sets `ending`."""
 
     def __init__(self, end_call: Any, wait_secs: Any, *, name: str) -> None:
         self.end_call, self.wait_secs, self.name = end_call, wait_secs, name
@@ -469,19 +358,22 @@ class Waiting:
 made: list[Waiting] = []
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time that the serializer is told, and no waiting but what the test asks about."""
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("pipecat_twilio.serializer.monotonic", lambda: clock.now)
-    monkeypatch.setattr("pipecat_twilio.call_ending.monotonic", lambda: clock.now)
-    monkeypatch.setattr("pipecat_twilio.twilio.hangup.PendingHangUp", Waiting)
+@asynccontextmanager
+async def ending(serializer: TwilioFrameSerializer, pcm: bytes) -> AsyncIterator[Waiting]:
+    """Sends PCM, then ends the pipeline; yields the hang-up, which is made on exit."""
     made.clear()
-    return clock
+    with patch("pipecat_twilio.twilio.hangup.PendingHangUp", Waiting):
+        await serializer.serialize(OutputAudioRawFrame(pcm, 8000, 1))
+        task = asyncio.create_task(serializer.serialize(EndFrame()))
+        await asyncio.sleep(0)
+    (waiting,) = made
+    yield waiting
+    waiting.ending.set()
+    await task
 
 
 class TestHangUp:
-    """When the call is ended; how is in tests/twilio."""
+    """When the call is ended; tests/twilio has the request itself."""
 
     @pytest.mark.parametrize(
         "frames",
@@ -494,40 +386,17 @@ class TestHangUp:
         assert serializer.hung_up == [CALL["call_sid"]]
         assert serializer._hangup_attempted
 
-    async def test_without_auto_hang_up_the_call_is_left_alone(self) -> None:
-        serializer = Subclass(STREAM_SID, **TOKEN, params=QUIET)
-        await serializer.serialize(EndFrame())
-        assert not serializer.hung_up
-
-    async def test_without_credentials_a_hang_up_is_an_error_in_the_log(self, log) -> None:
-        await TwilioFrameSerializer(STREAM_SID, params=QUIET)._hang_up_call()
-        (line,) = log
-        assert line.startswith("ERROR")
-        assert "call_sid" in line
-
-    async def end(self, serializer: TwilioFrameSerializer, secs: float = 100) -> Waiting:
-        """Has the bot say so many seconds, and then end."""
-        await serializer.serialize(OutputAudioRawFrame(speech(int(8000 * secs)), 8000, 1))
-        self.task = asyncio.create_task(serializer.serialize(EndFrame()))
-        await asyncio.sleep(0)
-        (waiting,) = made
-        return waiting
-
     async def test_an_end_waits_until_the_last_words_were_played(self, clock) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
         silence = bytes(160_000)  # 10 s, which do not count
-        await serializer.serialize(OutputAudioRawFrame(speech(2400) + silence, 8000, 1))
-        task = asyncio.create_task(serializer.serialize(EndFrame()))
-        await asyncio.sleep(0)
-        (waiting,) = made
-        assert waiting.wait_secs() == pytest.approx(0.3)
-        assert not serializer.hung_up
-        clock.now += 0.2
-        assert waiting.wait_secs() == pytest.approx(0.1)
-        clock.now += 0.1
-        assert waiting.wait_secs() <= 1e-9
-        waiting.ending.set()
-        await task
+        async with ending(serializer, speech(2400) + silence) as waiting:
+            assert waiting.name == str(serializer)
+            assert waiting.wait_secs() == pytest.approx(0.3)
+            clock.now += 0.2
+            assert waiting.wait_secs() == pytest.approx(0.1)
+            clock.now += 0.1
+            assert waiting.wait_secs() <= 1e-9
+            assert not serializer.hung_up
         assert serializer.hung_up
 
     @pytest.mark.parametrize(
@@ -538,57 +407,42 @@ class TestHangUp:
             (PipecatSerializer.InputParams(), 2),  # which lacks the field
         ],
     )
-    async def test_it_waits_no_longer_than_it_may(self, params, most_secs: float, clock) -> None:
-        waiting = await self.end(Subclass(STREAM_SID, **TOKEN, params=params))
-        assert waiting.wait_secs() == pytest.approx(most_secs)
-        clock.now += most_secs
-        assert waiting.wait_secs() <= 1e-9
-        waiting.ending.set()
-        await self.task
+    async def test_the_wait_has_a_limit(self, params, most_secs: float, clock) -> None:
+        serializer = Subclass(STREAM_SID, **TOKEN, params=params)
+        async with ending(serializer, MINUTE) as waiting:
+            assert waiting.wait_secs() == pytest.approx(most_secs)
+            clock.now += most_secs
+            assert waiting.wait_secs() <= 1e-9
 
     @pytest.mark.parametrize("odd", [None, "2", -1, float("nan")])
-    async def test_an_odd_time_that_was_assigned_keeps_no_call_open(self, odd, clock) -> None:
+    async def test_an_invalid_time_does_not_keep_the_call_open(self, odd, clock) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
         serializer._params.hang_up_drain_secs = odd
-        waiting = await self.end(serializer)
-        assert waiting.wait_secs() == pytest.approx(2)
-        waiting.ending.set()
-        await self.task
+        async with ending(serializer, MINUTE) as waiting:
+            assert waiting.wait_secs() == pytest.approx(2)
         assert serializer.hung_up
 
     async def test_audio_goes_on_while_it_waits(self, clock) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
-        waiting = await self.end(serializer, 0.2)
-        assert await serializer.serialize(OutputAudioRawFrame(speech(800), 8000, 1)) is not None
-        assert waiting.wait_secs() == pytest.approx(0.3)
-        waiting.ending.set()
-        await self.task
+        async with ending(serializer, speech(1600)) as waiting:
+            assert await serializer.serialize(OutputAudioRawFrame(speech(800), 8000, 1)) is not None
+            assert waiting.wait_secs() == pytest.approx(0.3)
 
     @pytest.mark.parametrize("frame", [CancelFrame, InterruptionFrame])
     async def test_a_cancel_or_an_interruption_cuts_the_wait_short(self, frame, clock) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
-        waiting = await self.end(serializer)
-        assert not waiting.hurried
-        waiting.ending.set()
-        await serializer.serialize(frame())
-        assert waiting.hurried
-        await self.task
+        async with ending(serializer, MINUTE) as waiting:
+            assert not waiting.hurried
+            waiting.ending.set()
+            await serializer.serialize(frame())
+            assert waiting.hurried
 
     async def test_after_an_interruption_there_is_nothing_to_wait_for(self, clock) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
-        await serializer.serialize(OutputAudioRawFrame(speech(800_000), 8000, 1))
+        await serializer.serialize(OutputAudioRawFrame(MINUTE, 8000, 1))
         await serializer.serialize(InterruptionFrame())
-        waiting = await self.end(serializer, 0)
-        assert waiting.wait_secs() <= 0
-        waiting.ending.set()
-        await self.task
-
-    async def test_what_hangs_up_is_called_by_the_serializers_name(self, clock) -> None:
-        serializer = Subclass(STREAM_SID, **TOKEN)
-        waiting = await self.end(serializer)
-        assert waiting.name == str(serializer)
-        waiting.ending.set()
-        await self.task
+        async with ending(serializer, b"") as waiting:
+            assert waiting.wait_secs() <= 0
 
     async def test_with_the_real_one_the_last_words_are_waited_for(self) -> None:
         serializer = Subclass(STREAM_SID, **TOKEN)
@@ -607,16 +461,8 @@ class TestHangUp:
             (PipecatSerializer.InputParams(), 5),  # which lacks the field
         ],
     )
-    async def test_the_request_takes_no_longer_than_it_may(self, params, most_secs) -> None:
+    async def test_the_request_has_a_time_limit(self, params, most_secs) -> None:
         outcome = Outcome(over=True, answer="200", attempts=1)
         with patch("pipecat_twilio.twilio.hangup.hang_up", AsyncMock(return_value=outcome)) as sent:
             await TwilioFrameSerializer(STREAM_SID, **TOKEN, params=params).serialize(EndFrame())
         assert sent.await_args.kwargs == {"timeout_secs": most_secs}
-
-    async def test_a_failing_override_is_logged_without_its_text(self, log: list[str]) -> None:
-        serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
-        failing = AsyncMock(side_effect=OSError("secret in the text"))
-        with patch.object(serializer, "_hang_up_call", failing):
-            assert await serializer.serialize(EndFrame()) is None
-        assert any("OSError" in line for line in log)
-        assert "secret" not in "".join(log)

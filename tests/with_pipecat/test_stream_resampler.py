@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pipecat.audio.resamplers.base_audio_resampler import BaseAudioResampler
 from pipecat.audio.resamplers.soxr_stream_resampler import SOXRStreamAudioResampler
+from streams import speech as noise
 
 from pipecat_twilio import SincStreamResampler
 
@@ -37,14 +38,11 @@ def tone(hertz: float, rate: int, secs: float = 1.0, amplitude: float = 20000) -
     return amplitude * np.sin(2 * np.pi * hertz * np.arange(round(secs * rate)) / rate)
 
 
-def noise(count: int, seed: int = 1) -> bytes:
-    return np.random.default_rng(seed).integers(-9000, 9000, count).astype("<i2").tobytes()
-
-
 def level_at(hertz: float, rate: int, audio: np.ndarray, beside: float | None = None) -> float:
-    """Returns the amplitude of a tone in audio, by least squares: exact at any frequency.
+    """Returns the amplitude of a tone in audio, by least squares, which is exact at any frequency.
 
-    A much louder one beside it has to be named, or it leaks into the result.
+    If there is a much louder tone, its frequency must be passed as `beside`: it would leak into
+    the result.
     """
     angles = [2 * np.pi * h * np.arange(len(audio)) / rate for h in (hertz, beside or 0)]
     basis = [f(angle) for angle in angles[: 2 if beside else 1] for f in (np.sin, np.cos)]
@@ -53,13 +51,13 @@ def level_at(hertz: float, rate: int, audio: np.ndarray, beside: float | None = 
 
 
 def middle(audio: bytes, rate: int) -> np.ndarray:
-    """Returns the samples without what the ends of a signal disturb."""
+    """Returns the samples without 50 ms at each end, where the filter sees the signal's ends."""
     edge = rate // 20
     return samples_of(audio)[edge:-edge]
 
 
 class TestInterface:
-    def test_it_is_pipecats_and_takes_what_pipecats_takes(self) -> None:
+    def test_it_is_a_pipecat_resampler_with_the_same_arguments(self) -> None:
         resampler = SincStreamResampler(quality="QQ", clear_after_secs=None, of_the_future=1)
         assert isinstance(resampler, BaseAudioResampler)
         theirs = inspect.signature(SOXRStreamAudioResampler).parameters.values()
@@ -67,18 +65,6 @@ class TestInterface:
         assert [(p.name, p.kind, p.default) for p in ours] == [
             (p.name, p.kind, p.default) for p in theirs
         ]
-
-    def test_it_has_every_method_of_pipecats_with_the_same_arguments(self) -> None:
-        # Those of the newest release, so that a bot may call them on any.
-        assert {"resample", "flush", "reset"} >= set(vars(BaseAudioResampler)) & {
-            name for name in dir(BaseAudioResampler) if not name.startswith("_")
-        }
-        for name in ("resample", "flush", "reset"):
-            method = getattr(SincStreamResampler, name)
-            assert inspect.iscoroutinefunction(method)
-            if theirs := getattr(BaseAudioResampler, name, None):
-                ours = inspect.signature(method)
-                assert list(ours.parameters) == list(inspect.signature(theirs).parameters)
 
     def test_a_negative_pause_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"clear_after_secs .* -1"):
@@ -92,8 +78,16 @@ class TestInterface:
 
 
 class TestDelay:
-    @pytest.mark.parametrize(("in_rate", "out_rate"), RATES + ODD_RATES)
-    def test_a_click_comes_4_ms_later_on_the_same_call(self, in_rate: int, out_rate: int) -> None:
+    @pytest.mark.parametrize(
+        ("in_rate", "out_rate", "delay_secs"),
+        [
+            *((*rates, 0.004) for rates in RATES + ODD_RATES),
+            # Below 2 kHz it is 8 periods, and above 48 kHz 192.
+            *((1000, 8000, 0.008), (8000, 500, 0.016)),
+            *((96000, 192000, 0.002), (192000, 96000, 0.002)),
+        ],
+    )
+    def test_the_delay_is_4_ms(self, in_rate: int, out_rate: int, delay_secs: float) -> None:
         click = np.zeros(in_rate // 10)
         at = in_rate // 20
         click[at] = 20000
@@ -102,19 +96,7 @@ class TestDelay:
         late_secs = np.argmax(np.abs(out)) / out_rate - at / in_rate
         # 4 ms are a whole number of periods at most rates; else it is the nearest one.
         nearest = 0.5 / min(in_rate, out_rate)
-        assert abs(late_secs - 0.004) <= nearest + 0.5 / out_rate
-
-    @pytest.mark.parametrize(
-        ("in_rate", "out_rate", "late_secs"),
-        [(1000, 8000, 0.008), (8000, 500, 0.016), (96000, 192000, 0.002), (192000, 96000, 0.002)],
-    )
-    def test_below_2_khz_it_is_8_periods_and_above_48_khz_192(
-        self, in_rate: int, out_rate: int, late_secs: float
-    ) -> None:
-        click = np.zeros(in_rate // 10)
-        click[in_rate // 20] = 20000
-        out = samples_of(done(SincStreamResampler().resample(pcm(click), in_rate, out_rate)))
-        assert np.argmax(np.abs(out)) / out_rate == pytest.approx(0.05 + late_secs)
+        assert abs(late_secs - delay_secs) <= nearest + 0.5 / out_rate
 
     @pytest.mark.parametrize(("in_rate", "out_rate"), RATES)
     def test_nothing_is_missing_after_flush(self, in_rate: int, out_rate: int) -> None:
@@ -128,16 +110,9 @@ class TestDelay:
         assert np.abs(heard[: len(expected)] - expected)[inner].max() < 20000 * 0.012  # 0.1 dB
         assert done(resampler.flush()) == b""
 
-    def test_pipecats_has_returned_less_of_the_same_speech(self) -> None:
-        speech = [pcm(tone(500, 24000, 0.02))] * 10
-        ours, theirs = SincStreamResampler(), SOXRStreamAudioResampler()
-        first = [done(r.resample(speech[0], 24000, 16000)) for r in (ours, theirs)]
-        assert len(first[0]) == 2 * 320
-        assert len(first[1]) == 0
-
 
 class TestResponse:
-    """What the docstring promises, measured with tones."""
+    """The frequency response that the docstring promises, measured with tones."""
 
     @pytest.mark.parametrize(("in_rate", "out_rate"), RESPONSE_RATES)
     def test_it_is_flat_within_a_tenth_of_a_decibel_up_to_600_hz_below_half_the_lower_rate(
@@ -148,11 +123,6 @@ class TestResponse:
             out = done(SincStreamResampler().resample(pcm(tone(hertz, in_rate)), in_rate, out_rate))
             gain = level_at(hertz, out_rate, middle(out, out_rate)) / 20000
             assert abs(20 * np.log10(gain)) < 0.1, hertz
-
-    def test_24_to_16_khz_is_flat_to_7400_hz(self) -> None:
-        out = done(SincStreamResampler().resample(pcm(tone(7400, 24000)), 24000, 16000))
-        gain = level_at(7400, 16000, middle(out, 16000)) / 20000
-        assert abs(20 * np.log10(gain)) < 0.1
 
     @pytest.mark.parametrize(("in_rate", "out_rate"), RESPONSE_RATES)
     def test_aliases_and_images_are_84_db_down(self, in_rate: int, out_rate: int) -> None:
@@ -180,19 +150,17 @@ class TestChunks:
         pieces = [audio[i : i + chunk_bytes] for i in range(0, len(audio), chunk_bytes)]
         assert b"".join(done(resampler.resample(p, 24000, 16000)) for p in pieces) == whole
 
-    def test_pipecats_raises_at_an_odd_chunk(self) -> None:
-        with pytest.raises(ValueError, match="buffer size"):
-            done(SOXRStreamAudioResampler().resample(b"123", 24000, 16000))
-
     @pytest.mark.parametrize("end", ["flush", "reset"])
-    def test_half_a_sample_does_not_outlive_its_stream(self, end: str) -> None:
+    def test_half_a_sample_is_forgotten_when_its_stream_ends(self, end: str) -> None:
         resampler = SincStreamResampler()
         done(resampler.resample(noise(100) + b"\x7f", 24000, 16000))
         done(getattr(resampler, end)())
         fresh = done(SincStreamResampler().resample(noise(100, 2), 24000, 16000))
         assert done(resampler.resample(noise(100, 2), 24000, 16000)) == fresh
 
-    def test_nor_does_it_outlive_a_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_half_a_sample_is_forgotten_after_a_pause(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         now = 50.0
         monkeypatch.setattr("pipecat_twilio.stream_resampler.monotonic", lambda: now)
         resampler, whole = SincStreamResampler(), SincStreamResampler()
@@ -212,9 +180,6 @@ class TestChunks:
         audio = noise(300) + b"!"
         expected = done(SincStreamResampler().resample(audio, 24000, 16000))
         assert done(SincStreamResampler().resample(kind(audio), 24000, 16000)) == expected
-
-    def test_no_audio_gives_none(self) -> None:
-        assert done(SincStreamResampler().resample(b"", 24000, 16000)) == b""
 
 
 class TestRates:
@@ -241,29 +206,14 @@ class TestRates:
         fresh = done(SincStreamResampler().resample(noise(160, 2), 24000, 8000))
         assert done(resampler.resample(noise(160, 2), 24000, 8000)) == fresh
 
-    def test_a_change_and_back_goes_on(self) -> None:
-        resampler = SincStreamResampler()
-        for rates in [(24000, 16000), (8000, 16000), (24000, 16000), (24000, 8000)] * 3:
-            assert done(resampler.resample(noise(480), *rates))
-
-    def test_pipecats_raises_at_a_change(self) -> None:
-        theirs = SOXRStreamAudioResampler()
-        done(theirs.resample(noise(480), 24000, 16000))
-        with pytest.raises(ValueError, match="different sample rates"):
-            done(theirs.resample(noise(480), 8000, 16000))
-
     @pytest.mark.parametrize("number", [float, np.int64, np.float64])
-    def test_any_whole_number_is_a_rate(self, number: type) -> None:
-        expected = done(SincStreamResampler().resample(noise(480), 24000, 16000))
-        resampler = SincStreamResampler()
-        assert done(resampler.resample(noise(480), number(24000), number(16000))) == expected
-
-    def test_the_same_rate_as_another_kind_of_number_is_no_change(self) -> None:
+    def test_any_whole_number_is_a_rate_and_its_type_makes_no_difference(
+        self, number: type
+    ) -> None:
         whole = done(SincStreamResampler().resample(noise(480), 24000, 16000))
         resampler = SincStreamResampler()
-        parts = noise(480)[:300], noise(480)[300:]
-        out = done(resampler.resample(parts[0], 24000, 16000))
-        assert out + done(resampler.resample(parts[1], 24000.0, 16000.0)) == whole
+        out = done(resampler.resample(noise(480)[:300], number(24000), number(16000)))
+        assert out + done(resampler.resample(noise(480)[300:], 24000, 16000)) == whole
 
     @pytest.mark.parametrize("rate", [0, -8000, 8000.5, float("nan"), float("inf"), "8000", None])
     @pytest.mark.parametrize("side", ["in_rate", "out_rate"])
@@ -282,7 +232,7 @@ class TestRates:
 class TestPause:
     @pytest.fixture
     def tail_and_next(self) -> tuple[bytes, bytes]:
-        """What a stream still holds after some audio, and what a new one makes of other audio."""
+        """The tail of a stream, and the output of a new stream for other audio."""
         old, new = SincStreamResampler(), SincStreamResampler()
         done(old.resample(noise(480), 24000, 16000))
         return done(old.flush()), done(new.resample(noise(480, 2), 24000, 16000))
@@ -293,16 +243,10 @@ class TestPause:
         time.sleep(0.02)
         assert done(resampler.resample(noise(480, 2), 24000, 16000)) == b"".join(tail_and_next)
 
-    def test_none_never_ends_a_stream(self) -> None:
+    @pytest.mark.parametrize("clear_after_secs", [None, 30])
+    def test_a_shorter_pause_is_part_of_a_stream(self, clear_after_secs: float | None) -> None:
         whole = done(SincStreamResampler().resample(noise(960), 24000, 16000))
-        resampler = SincStreamResampler(clear_after_secs=None)
-        out = done(resampler.resample(noise(960)[:960], 24000, 16000))
-        time.sleep(0.25)
-        assert out + done(resampler.resample(noise(960)[960:], 24000, 16000)) == whole
-
-    def test_a_shorter_pause_is_part_of_a_stream(self) -> None:
-        whole = done(SincStreamResampler().resample(noise(960), 24000, 16000))
-        resampler = SincStreamResampler(clear_after_secs=30)
+        resampler = SincStreamResampler(clear_after_secs=clear_after_secs)
         out = done(resampler.resample(noise(960)[:960], 24000, 16000))
         time.sleep(0.25)
         assert out + done(resampler.resample(noise(960)[960:], 24000, 16000)) == whole

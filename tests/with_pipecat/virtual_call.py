@@ -1,6 +1,6 @@
 """A bot and its caller without a network, in virtual time: what was sent when, and what was heard.
 
-Time passes only while everything waits, so that every result is exact, and two hours take seconds.
+Time passes only while everything waits. So every result is exact, and two hours take seconds.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ def in_virtual_time(monkeypatch: pytest.MonkeyPatch, main: Callable[[VirtualLoop
 
 
 class Twilio:
-    """The other end of the socket: it plays audio in order, as soon as it has it."""
+    """The other end of the socket: it plays audio in order, as early as possible."""
 
     headers: dict[str, str] = {}  # noqa: RUF012
     client_state = application_state = WebSocketState.CONNECTED
@@ -136,7 +136,7 @@ class Witness(FrameProcessor):
 
     @property
     def speaking(self) -> list[str]:
-        """Names of what was said about the bot's speech, and of what may not come between."""
+        """Short names of the frames that report the bot's speech, or interrupt or end it."""
         kinds = {
             BotStartedSpeakingFrame: "started",
             BotStoppedSpeakingFrame: "stopped",

@@ -1,7 +1,7 @@
-"""Feeds the message path what libFuzzer makes up, led by the lines of the package that it reaches.
+"""Feeds the serializer with messages from libFuzzer, which sees the lines that they reach.
 
-Run by `tox -e fuzz`. An input is a conversation, a message a line. One that breaks a promise is
-left in the corpus, and so a test of test_properties.py from then on.
+Run by `tox -e fuzz`. An input is a conversation with a message on each line. An input that breaks
+a promise is left in the corpus, and test_properties.py tests it from then on.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ runner = asyncio.Runner()
 
 
 def converse(data: bytes) -> None:
-    """Has the serializer read every message as bytes, and every one that is text as text."""
+    """Makes the serializer read every message as bytes, and as text."""
     lines = data.split(b"\n")
     runner.run(check_that_audio_survives(lines))
     runner.run(check_that_audio_survives(line.decode(errors="replace") for line in lines))

@@ -1,4 +1,4 @@
-"""What users of the package write, for the type checkers: it is checked, not run."""
+"""Code as users of the package write it: type checkers check it, nothing runs it."""
 
 from array import array
 
@@ -17,7 +17,7 @@ from pipecat_twilio import (
 
 
 class Recording(TwilioFrameSerializer):
-    """A subclass that keeps what comes in, and ends calls in its own way."""
+    """A subclass that records frames, and ends calls in its own way."""
 
     def __init__(self, stream_sid: str) -> None:
         """Prepares an empty recording."""
@@ -64,6 +64,6 @@ def signed(form: dict[str, list[str]]) -> bool:
 
 
 def stand_in() -> None:
-    """Stands in for Pipecat's class, and undoes it."""
+    """Replaces Pipecat's class, and undoes that."""
     install()
     uninstall()
