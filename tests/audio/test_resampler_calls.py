@@ -178,8 +178,8 @@ def test_the_extremes_of_its_arguments_make_a_filter() -> None:
 
 def test_integers_with_an_arithmetic_of_their_own_are_what_they_are_worth() -> None:
     # The filter's loops rely on sizes that were calculated from them.
-    others = {"__mul__": 10**6, "__rmul__": 10**6, "__floordiv__": 7, "__le__": True, "__ge__": True}
-    methods = {name: lambda *_, result=result: result for name, result in others.items()}
+    results = {"__mul__": 10**6, "__rmul__": 10**6, "__floordiv__": 7, "__le__": True}
+    methods = {name: lambda *_, result=result: result for name, result in results.items()}
     odd = type("Odd", (int,), methods)
     pcm = noise(1000).tobytes()
     resampler = steady(odd(8000), odd(12000), num_zeros=odd(16))
