@@ -68,8 +68,8 @@ class CallRecord:
     first_audio_at: float = inf
     last_message_at: float = inf
     longest_silence_secs: float = 0.0
-    caller_bytes: int = 0
-    bot_bytes: int = 0
+    caller_secs: float = 0.0
+    bot_secs: float = 0.0
     gaps: int = 0
     gap_secs: float = 0.0
     speech_is_over: bool = True
@@ -80,17 +80,17 @@ class CallRecord:
     rest_answer: str = ""
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def heard(self, size: int, stream_secs: float, now: float) -> None:
-        """Records so many bytes of the caller's audio; `stream_secs` is the stream's own time."""
-        self.caller_bytes += size
+    def heard(self, secs: float, stream_secs: float, now: float) -> None:
+        """Records so much of the caller's audio; `stream_secs` is the stream's own time."""
+        self.caller_secs += secs
         if self.first_audio_at == inf:  # the least delayed message estimates the start best
             self.started_at = min(self.started_at, now - stream_secs)
         self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
         self.last_message_at = now
 
-    def said(self, size: int, dry_secs: float, now: float) -> None:
+    def said(self, secs: float, dry_secs: float, now: float) -> None:
         """Records so much of the bot's audio; Twilio's buffer had been empty for `dry_secs`."""
-        self.bot_bytes += size
+        self.bot_secs += secs
         if self.first_audio_at == inf:
             self.first_audio_at = now
         elif MIN_GAP_SECS < dry_secs < MAX_GAP_SECS and not self.speech_is_over:
@@ -104,8 +104,8 @@ class CallRecord:
         self.last_message_at = inf
         self.ended_by = what
 
-    def report(self, stream_sid: str, call_sid: str, rate: int, now: float) -> CallReport:
-        """Returns what happened so far; `rate` is the bytes of mu-law in a second."""
+    def report(self, stream_sid: str, call_sid: str, now: float) -> CallReport:
+        """Returns what happened so far."""
         names = [name for name in CallReport.__dataclass_fields__ if hasattr(self, name)]
         counts = {name: copy(getattr(self, name)) for name in names}
         first_audio_secs = max(0.0, self.first_audio_at - min(self.started_at, self.first_audio_at))
@@ -113,8 +113,6 @@ class CallRecord:
         return CallReport(
             stream_sid=stream_sid,
             call_sid=call_sid,
-            caller_secs=self.caller_bytes / rate,
-            bot_secs=self.bot_bytes / rate,
             first_audio_secs=None if self.first_audio_at == inf else first_audio_secs,
             **counts | {"longest_silence_secs": silence_secs},
         )
