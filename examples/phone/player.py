@@ -22,7 +22,7 @@ class Player:
 
     def __init__(self, started: float) -> None:
         self._started = started
-        self._playback = Playback(RATE)
+        self._playback = Playback()
         self._ends: float | None = None  # when what was added last is over; None after a clear
         self._audio = bytearray()  # what is to be heard from sample `_taken` on
         self._taken = 0
@@ -50,7 +50,7 @@ class Player:
             silence = round((begins - self._started) * RATE) - self._taken - len(self._audio)
             self._audio += SILENCE * silence
         self._audio += ulaw
-        self._playback.add(ulaw, begins)
+        self._playback.add(ulaw, RATE, begins)
         self._ends = begins + len(ulaw) / RATE
         return gap_secs
 

@@ -44,6 +44,12 @@ class TestSentences:
             url = f"{scheme}://127.0.0.1:{free_port()}/"
             assert await self.told_twice(url) == f"The bot is not there: nothing listens at {url}."
 
+    @pytest.mark.parametrize("url", ["ws://a:99999/", "ws://a..b/", "http://a:99999/"])
+    async def test_a_bot_whose_address_is_none(self, url: str) -> None:
+        what = "webhook" if url.startswith("http") else "stream"
+        sentence = f"The bot cannot be called: the address of its {what} is not valid: {url}."
+        assert await self.told_twice(url) == sentence
+
     async def test_a_bot_that_closes_at_once(self) -> None:
         async with bot_that(closes_at_once) as url:
             assert await self.told_twice(url) == (
