@@ -97,3 +97,10 @@ def test_a_report_does_not_change_afterwards_and_can_be_read_as_a_line() -> None
     assert "stream_sid MZ1, call_sid CA1" in line
     assert "gap_secs 0.33, " in line
     assert "rest_answer" not in line
+
+
+def test_sids_that_somebody_made_up_do_not_make_lines_of_their_own() -> None:
+    line = str(CallRecord().report("MZ1\nERROR \x1b[31m", "C" * 10**6, 0.0))
+    assert line.isprintable()
+    assert "stream_sid 'MZ1\\nERROR \\x1b[31m', call_sid CCC" in line
+    assert len(line) < 1000
