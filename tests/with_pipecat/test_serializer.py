@@ -117,6 +117,12 @@ class TestConstructor:
         with pytest.raises(ValueError, match=argument):
             TwilioFrameSerializer(STREAM_SID, **arguments)
 
+    @pytest.mark.parametrize("secs", [-1, -0.001, float("nan")])
+    def test_a_pause_that_none_of_its_audio_would_survive_is_refused_by_name(self, secs) -> None:
+        with pytest.raises(ValueError, match="resampler_clear_after_secs"):
+            TwilioFrameSerializer.InputParams(resampler_clear_after_secs=secs)
+        assert TwilioFrameSerializer.InputParams(resampler_clear_after_secs=0)
+
     async def test_pipecats_own_params_are_accepted(self) -> None:
         params = PipecatSerializer.InputParams(sample_rate=24000)
         serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, params=params)
