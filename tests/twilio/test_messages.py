@@ -182,6 +182,7 @@ def test_the_bots_own_track_is_known(track: str) -> None:
         ["event"],
         object(),
         memoryview(b'{"event": "stop"}')[::2],
+        type("Text", (str,), {"isascii": lambda _: 1 / 0})("{}"),
         released(),
     ],
 )
