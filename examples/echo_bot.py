@@ -18,6 +18,7 @@ import asyncio
 import gc
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -40,7 +41,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_transport import BaseTransport
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
 from pipecat.workers.runner import WorkerRunner
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport, is_valid_signature, messages
@@ -155,7 +156,6 @@ async def run_pipeline(
         enable_turn_tracking=False,
         idle_timeout_secs=None,
     )
-
     await run_worker(worker, transport)
 
 
@@ -178,7 +178,7 @@ async def stream_start(websocket: WebSocket) -> messages.Start | None:
             if isinstance(messages.parse(await websocket.receive_text()), messages.Connected):
                 start = messages.parse(await websocket.receive_text())
                 return start if isinstance(start, messages.Start) else None
-    except (messages.MessageError, TimeoutError, WebSocketDisconnect, KeyError) as error:
+    except (messages.MessageError, TimeoutError, KeyError) as error:
         logger.warning(f"no start message: {type(error).__name__}")
     return None
 
@@ -215,10 +215,11 @@ async def run_bot(websocket: WebSocket, start: messages.Start, settings: Setting
 async def read_form(request: Request) -> dict[str, list[str]] | None:
     """Reads a webhook's form; None if it is longer than one of Twilio's."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            return None
+    with suppress(ClientDisconnect):  # what follows is for nobody
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_FORM_BYTES:
+                return None
     return parse_qs(body.decode(errors="replace"), keep_blank_values=True)
 
 
@@ -249,15 +250,14 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.websocket("/stream/{call_sid}")
     async def stream(websocket: WebSocket, call_sid: str) -> None:
-        if not settings.is_signed(websocket):
+        with suppress(WebSocketDisconnect):  # who has left needs no answer
+            if settings.is_signed(websocket):
+                await websocket.accept()
+                start = await stream_start(websocket)
+                if start is not None and start.start.call_sid == call_sid:
+                    await run_bot(websocket, start, settings)
+                    return
             await websocket.close(POLICY_VIOLATION)
-            return
-        await websocket.accept()
-        start = await stream_start(websocket)
-        if start is None or start.start.call_sid != call_sid:
-            await websocket.close(POLICY_VIOLATION)
-            return
-        await run_bot(websocket, start, settings)
 
     return app
 

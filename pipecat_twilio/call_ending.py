@@ -17,7 +17,8 @@ from pipecat_twilio.audio.samples import positive_int
 from pipecat_twilio.params import DEFAULTS, InputParams
 from pipecat_twilio.twilio import hangup
 from pipecat_twilio.twilio.call_report import CallRecord, CallReport
-from pipecat_twilio.twilio.call_resource import CallResource
+from pipecat_twilio.twilio.call_resource import CallResource, without_traceback
+from pipecat_twilio.twilio.messages import MessageError
 from pipecat_twilio.twilio.playback import Playback
 
 
@@ -50,7 +51,7 @@ class CallEndingSerializer(FrameSerializer):
 
     @cached_property
     def _playback(self) -> Playback:
-        return Playback(self._twilio_sample_rate)
+        return Playback()
 
     @cached_property
     def _record(self) -> CallRecord:
@@ -68,13 +69,19 @@ class CallEndingSerializer(FrameSerializer):
     @property
     def call_report(self) -> CallReport:
         """What happened in the call so far."""
-        return self._record.report(
-            self._stream_sid or "", self._call_sid or "", self._twilio_sample_rate, monotonic()
-        )
+        return self._record.report(self._stream_sid or "", self._call_sid or "", monotonic())
 
     def speech_ended(self) -> None:
         """Records that the bot has finished speaking: the pause that follows is not a gap."""
         self._record.speech_is_over = True
+
+    def _drop(self, reason: str, fault: object) -> None:
+        """Logs the first drop for each reason, then the 2nd, 4th, 8th ... of all drops."""
+        dropped = self._record.dropped
+        dropped[reason] += 1
+        total = dropped.total()
+        if dropped[reason] == 1 or total & (total - 1) == 0:
+            logger.warning(f"{self} dropped {reason} ({total} dropped so far): {_in_short(fault)}")
 
     def hand_off(self) -> None:
         """Leaves the call to somebody else: this serializer will never end it.
@@ -130,12 +137,13 @@ class CallEndingSerializer(FrameSerializer):
         """Ends the call over REST; a subclass may override this."""
         try:
             resource = self._call_resource()
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             logger.error(f"{self} left the call open: {error}")
             return
         outcome = await hangup.hang_up(resource, timeout_secs=self._secs("hang_up_timeout_secs"))
         self._record.rest_answer = outcome.answer
 
+    @without_traceback
     def _call_resource(self) -> CallResource:
         """Returns the call's address and credentials; raises ValueError if any is missing."""
         return CallResource(
@@ -148,3 +156,11 @@ class CallEndingSerializer(FrameSerializer):
             edge=self._edge,
             base_url=self._base_url,
         )
+
+
+def _in_short(fault: object) -> str:
+    kind = "" if isinstance(fault, str | MessageError) else f"{type(fault).__name__}: "
+    try:
+        return f"{kind}{fault}"[:200]
+    except Exception:  # noqa: BLE001  # of an exception that cannot say what it is
+        return kind

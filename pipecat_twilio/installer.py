@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from pipecat_twilio.serializer import TwilioFrameSerializer
 from pipecat_twilio.stream_resampler import SincStreamResampler
-from pipecat_twilio.twilio.call_resource import call_url
+from pipecat_twilio.twilio.call_resource import call_url, without_traceback
 
 
 def make_stream_resampler(**kwargs: Any) -> BaseAudioResampler:
@@ -80,6 +80,7 @@ _PLACES = (_SERIALIZER, _TRANSPORT, _RESAMPLER)
 _derived: dict[type, tuple[dict[str, Any], type]] = {}
 
 
+@without_traceback
 def install(
     *,
     serializer: bool = True,
@@ -205,6 +206,7 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
     original_init = ours.__init__  # type: ignore[misc]
     signature = inspect.signature(original_init)
 
+    @without_traceback
     @wraps(original_init)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         given = signature.bind(self, *args, **kwargs)

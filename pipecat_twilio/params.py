@@ -18,6 +18,8 @@ class InputParams(FrameSerializer.InputParams):
         sample_rate: Rate of the audio given to the pipeline, in Hz; None takes the pipeline's
             `audio_in_sample_rate`.
         auto_hang_up: Whether to end the call on `EndFrame` and `CancelFrame`.
+        resampler_clear_after_secs: A pause of the audio after which the filter starts with an
+            empty history; None is never.
         hang_up_timeout_secs: How long ending the call may take, including retries.
         hang_up_drain_secs: How long an `EndFrame` waits, at most, for Twilio to play the last
             words before the call is ended.
@@ -32,6 +34,7 @@ class InputParams(FrameSerializer.InputParams):
     twilio_sample_rate: int = Field(default=8000, gt=0)
     sample_rate: int | None = Field(default=None, gt=0)
     auto_hang_up: bool = True
+    resampler_clear_after_secs: float | None = Field(default=0.2, ge=0)
     hang_up_timeout_secs: float = Field(default=5.0, gt=0)
     hang_up_drain_secs: float = Field(default=2.0, ge=0)
     max_message_bytes: int = Field(default=MAX_MESSAGE_BYTES, gt=0)

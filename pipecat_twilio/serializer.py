@@ -158,9 +158,9 @@ class TwilioFrameSerializer(CallEndingSerializer):
             ms = media.timestamp_ms
             if ms is not None:
                 self._inbound_secs = ms / 1000
-            self._record.heard(len(media.payload), self._inbound_secs, monotonic())
-            pcm, resampler = decode(media.payload), self._input_resampler
             in_rate, rate = self._twilio_sample_rate, self._sample_rate
+            self._record.heard(len(media.payload) / in_rate, self._inbound_secs, monotonic())
+            pcm, resampler = decode(media.payload), self._input_resampler
             if type(resampler) is SincStreamResampler:  # ours also takes the stream's own time
                 pcm = resampler.convert(pcm, in_rate, rate, self._inbound_secs)
             else:
@@ -172,7 +172,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         except MessageError as error:
             self._drop("an unreadable message", error)
         except Exception as error:  # noqa: BLE001  # an assigned resampler or rate may fail
-            self._drop("an unusable message", f"{type(error).__name__}: {error}")
+            self._drop("an unusable message", error)
         return None
 
     def _input_event(self, message: messages.Message) -> Frame | None:
@@ -228,7 +228,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
             if isinstance(frame, EndFrame | CancelFrame):
                 await self._end(frame)
         except Exception as error:  # noqa: BLE001  # a frame may hold anything
-            self._drop("an unusable frame", f"{type(error).__name__}: {error}")
+            self._drop("an unusable frame", error)
         return None
 
     async def _media(self, frame: AudioRawFrame) -> str | None:
@@ -241,15 +241,16 @@ class TwilioFrameSerializer(CallEndingSerializer):
         now = monotonic()
         pcm = self._joiner.join(pcm, size, (rate, channels), now)
         pcm = mix_down(pcm, channels)
-        resampler = self._output_resampler
+        resampler, out_rate = self._output_resampler, self._twilio_sample_rate
         if type(resampler) is SincStreamResampler:
-            pcm = resampler.convert(pcm, rate, self._twilio_sample_rate, now)
+            pcm = resampler.convert(pcm, rate, out_rate, now)
         else:
-            pcm = await resampler.resample(pcm, rate, self._twilio_sample_rate)
+            pcm = await resampler.resample(pcm, rate, out_rate)
         if not pcm:
             return None
         payload = encode(pcm)
-        self._record.said(len(payload), self._playback.add(payload, now), now)
+        empty_secs = self._playback.add(payload, out_rate, now)
+        self._record.said(len(payload) / out_rate, empty_secs, now)
         return messages.media(self._stream_sid or "", payload)
 
     async def _clear(self) -> str:
@@ -288,11 +289,3 @@ class TwilioFrameSerializer(CallEndingSerializer):
         """Returns what the base class does; False for a message that is no dict: it is not RTVI."""
         is_dict = isinstance(getattr(frame, "message", None), dict)
         return is_dict and super().should_ignore_frame(frame)
-
-    def _drop(self, reason: str, fault: object) -> None:
-        """Logs the first drop for each reason, then the 2nd, 4th, 8th ... of all drops."""
-        dropped = self._record.dropped
-        dropped[reason] += 1
-        total = dropped.total()
-        if dropped[reason] == 1 or total & (total - 1) == 0:
-            logger.warning(f"{self} dropped {reason} ({total} dropped so far): {fault!s:.200}")

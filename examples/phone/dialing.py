@@ -92,7 +92,7 @@ async def find_stream(
                 twiml += chunk.decode(errors="replace")
                 if len(twiml) >= _MAX_TWIML_BYTES:
                     break
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise CannotCallError(_sentence("webhook", bot.url, error)) from None
     if not 200 <= response.status < 300:
         raise CannotCallError(
@@ -123,10 +123,14 @@ def read_twiml(twiml: str, base_url: str) -> tuple[str, dict[str, str]]:
     url = stream.get("url", "").strip() if stream is not None else ""
     if stream is None or not url:
         raise CannotCallError("The bot's TwiML has no <Connect><Stream url=...>.")
-    url = urljoin(base_url.replace("http", "ws", 1), url)
+    try:
+        url = urljoin(base_url.replace("http", "ws", 1), url)
+        query = urlsplit(url).query
+    except ValueError:
+        raise CannotCallError(f"The stream's address in the bot's TwiML is none: {url}.") from None
     if not url.startswith(("ws://", "wss://")):
         raise CannotCallError(f"The stream's address in the bot's TwiML is not wss://: {url}.")
-    if urlsplit(url).query:
+    if query:
         raise CannotCallError(
             "The stream's address in the bot's TwiML has a query string, which Twilio does not "
             "support (Twilio error 31920): use <Parameter>."
@@ -150,7 +154,7 @@ async def open_stream(
                 headers=bot.signature(url),
                 timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
             )
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise CannotCallError(_sentence("stream", url, error)) from None
 
 
@@ -166,4 +170,6 @@ def _sentence(what: str, url: str, error: Exception) -> str:
         )
     if isinstance(error, OSError | aiohttp.ServerDisconnectedError):
         return f"The bot closed the connection at once: its {what} at {url} gave no answer."
+    if isinstance(error, ValueError):
+        return f"The bot cannot be called: the address of its {what} is not valid: {url}."
     return f"What listens at {url} is no bot: it does not speak HTTP."

@@ -23,7 +23,7 @@ class Player:
 
     def __init__(self, started: float) -> None:
         self._started = started
-        self._playback = Playback(RATE)
+        self._playback = Playback()
         self._audio = bytearray()  # from sample `_taken` on
         self._taken = 0
         self._marks: deque[tuple[float, str]] = deque()
@@ -43,7 +43,7 @@ class Player:
             text = f"{ahead_secs:.0f} s of audio were waiting to be played; more is discarded"
             raise RefusedMessageError(MEDIA_DISCARDED, text)
         begins = now + (ahead_secs or HOLD_SECS)
-        gap_secs = self._playback.add(ulaw, begins)
+        gap_secs = self._playback.add(ulaw, RATE, begins)
         if ahead_secs == 0:
             silence = round((begins - self._started) * RATE) - self._taken - len(self._audio)
             self._audio += SILENCE * silence

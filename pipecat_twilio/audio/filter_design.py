@@ -55,8 +55,8 @@ def reduced_ratio(in_rate: int, out_rate: int) -> tuple[int, int]:
         ValueError: A rate is not within 1 to `MAX_RATE`, or one is more than `MAX_RATIO` times
             the other.
     """
-    for name, rate in (("in_rate", in_rate), ("out_rate", out_rate)):
-        check_integer(name, rate, MAX_RATE)
+    in_rate = checked_integer("in_rate", in_rate, MAX_RATE)
+    out_rate = checked_integer("out_rate", out_rate, MAX_RATE)
     if max(in_rate, out_rate) > MAX_RATIO * min(in_rate, out_rate):
         raise ValueError(
             f"in_rate and out_rate must not differ by more than {MAX_RATIO} times, "
@@ -66,12 +66,14 @@ def reduced_ratio(in_rate: int, out_rate: int) -> tuple[int, int]:
     return out_rate // divisor, in_rate // divisor
 
 
-def check_integer(name: str, value: int, maximum: int) -> None:
-    """Raises an error that names the argument, unless it is an integer from 1 to `maximum`."""
+def checked_integer(name: str, value: int, maximum: int) -> int:
+    """Returns an integer from 1 to `maximum`, or raises an error that names the argument."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r:.99}")
+    value = int.__index__(value)  # a subclass may have its own arithmetic
     if not 1 <= value <= maximum:
         raise ValueError(f"{name} must be from 1 to {maximum}, got {value!r:.99}")
+    return value
 
 
 def bank_shape(up: int, down: int, num_zeros: int) -> tuple[int, int, int]:

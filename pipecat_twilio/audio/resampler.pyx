@@ -112,7 +112,7 @@ cdef class SincResampler:
         beta=8.5,
     ):
         up, down = filters.reduced_ratio(in_rate, out_rate)
-        filters.check_integer("num_zeros", num_zeros, filters.MAX_NUM_ZEROS)
+        num_zeros = filters.checked_integer("num_zeros", num_zeros, filters.MAX_NUM_ZEROS)
         self._clear_after_secs = -1
         if clear_after_secs is not None:
             self._clear_after_secs = as_double(clear_after_secs, "clear_after_secs")

@@ -57,7 +57,9 @@ class CallReport:
     def __str__(self) -> str:
         figures = {name: getattr(self, name) for name in self.__dataclass_fields__}
         texts = {n: f"{v:.2f}" if isinstance(v, float) else str(v) for n, v in figures.items()}
-        return ", ".join(f"{n} {text}" for n, text in texts.items() if text not in ("", "None"))
+        # A stranger who opened the socket may have made up the SIDs.
+        safe = {n: text if text.isprintable() else ascii(text) for n, text in texts.items()}
+        return ", ".join(f"{n} {text:.300}" for n, text in safe.items() if text not in ("", "None"))
 
 
 @dataclass(slots=True)
@@ -68,8 +70,8 @@ class CallRecord:
     first_audio_at: float = inf
     last_message_at: float = inf
     longest_silence_secs: float = 0.0
-    caller_bytes: int = 0
-    bot_bytes: int = 0
+    caller_secs: float = 0.0
+    bot_secs: float = 0.0
     gaps: int = 0
     gap_secs: float = 0.0
     speech_is_over: bool = True
@@ -80,17 +82,17 @@ class CallRecord:
     rest_answer: str = ""
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def heard(self, size: int, stream_secs: float, now: float) -> None:
-        """Records `size` bytes of the caller's audio; `stream_secs` is the stream's own time."""
-        self.caller_bytes += size
+    def heard(self, secs: float, stream_secs: float, now: float) -> None:
+        """Records seconds of the caller's audio; `stream_secs` is the stream's own time."""
+        self.caller_secs += secs
         if self.first_audio_at == inf:  # the message with the least delay gives the best estimate
             self.started_at = min(self.started_at, now - stream_secs)
         self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
         self.last_message_at = now
 
-    def said(self, size: int, empty_secs: float, now: float) -> None:
-        """Records `size` bytes of the bot's audio; the buffer had been empty for `empty_secs`."""
-        self.bot_bytes += size
+    def said(self, secs: float, empty_secs: float, now: float) -> None:
+        """Records seconds of the bot's audio; the buffer had been empty for `empty_secs`."""
+        self.bot_secs += secs
         if self.first_audio_at == inf:
             self.first_audio_at = now
         elif MIN_GAP_SECS < empty_secs < MAX_GAP_SECS and not self.speech_is_over:
@@ -104,8 +106,8 @@ class CallRecord:
         self.last_message_at = inf
         self.ended_by = what
 
-    def report(self, stream_sid: str, call_sid: str, rate: int, now: float) -> CallReport:
-        """Returns what happened so far; `rate` is the bytes of mu-law in a second."""
+    def report(self, stream_sid: str, call_sid: str, now: float) -> CallReport:
+        """Returns what happened so far."""
         names = [name for name in CallReport.__dataclass_fields__ if hasattr(self, name)]
         counts = {name: copy(getattr(self, name)) for name in names}
         first_audio_secs = max(0.0, self.first_audio_at - min(self.started_at, self.first_audio_at))
@@ -113,8 +115,6 @@ class CallRecord:
         return CallReport(
             stream_sid=stream_sid,
             call_sid=call_sid,
-            caller_secs=self.caller_bytes / rate,
-            bot_secs=self.bot_bytes / rate,
             first_audio_secs=None if self.first_audio_at == inf else first_audio_secs,
             **counts | {"longest_silence_secs": silence_secs},
         )

@@ -8,8 +8,10 @@ Source: https://www.twilio.com/docs/voice/api/call-resource#update-a-call-resour
 
 import re
 from base64 import b64encode
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from ipaddress import ip_address
+from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from loguru import logger
@@ -19,6 +21,26 @@ _TWILIO_SID = re.compile(r"[A-Za-z0-9_-]+")
 # A SID of a compatible API: printable ASCII, but nothing that could lead the request elsewhere.
 _OTHER_SID = re.compile(r"(?!\.+\Z)[^/?#%\\\x00-\x20\x7f-\U0010ffff]+")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123, section 2.1
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def without_traceback(function: Callable[P, R]) -> Callable[P, R]:
+    """Has a function that checks arguments raise its errors without the frames below it.
+
+    Loguru's default is to write the variables in each line of a traceback to the log.
+    """
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            raise error.with_traceback(None) from None
+
+    return checked
 
 
 class CallResource:
@@ -83,9 +105,12 @@ class CallResource:
         self.region = base_url or region or "us1, the default"
         self.credentials = "auth token" if auth_token else f"API key {api_key_sid!a}"
         self._secret = str(auth_token or api_key_secret)
-        login = f"{account_sid if auth_token else api_key_sid}:{self._secret}"
+        name, user = ("account_sid", account_sid) if auth_token else ("api_key_sid", api_key_sid)
+        if ":" in str(user):  # RFC 7617, section 2: the secret begins after the first one
+            raise ValueError(f"{name} must not contain a colon, got {user!a:.99}")
         try:
-            self.authorization = f"Basic {b64encode(login.encode()).decode()}"
+            login = f"{user}:{self._secret}".encode()
+            self.authorization = f"Basic {b64encode(login).decode()}"
         except UnicodeEncodeError:
             name = "auth_token" if auth_token else "api_key_sid or api_key_secret"
             raise ValueError(f"{name} cannot be encoded as UTF-8") from None

@@ -16,28 +16,25 @@ class Playback:
     """Tracks the audio that was sent to one stream, and its marks.
 
     Every `now` is a time in seconds on the same monotonic clock.
-
-    Args:
-        rate: Bytes of mu-law that Twilio plays each second.
     """
 
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
+    def __init__(self) -> None:
         self._ends = -inf  # when all has been played; nothing was sent yet
-        self._unplayed: deque[tuple[float, bytes]] = deque()  # each with the time of its end
+        self._unplayed: deque[tuple[float, int, bytes]] = deque()  # each after its end and rate
         self._marks: deque[str] = deque(maxlen=MAX_MARKS)  # not yet back, the oldest first
         self._cleared_marks: deque[str] = deque(maxlen=MAX_MARKS)
 
-    def add(self, ulaw: bytes, now: float) -> float:
+    def add(self, ulaw: bytes, rate: int, now: float) -> float:
         """Records that `ulaw` was sent; returns how long Twilio's buffer had been empty.
 
-        The first audio of a call, and the first after a `clear`, ends no gap: it returns infinity.
+        Twilio plays `rate` bytes of it each second. The first audio of a call, and the first after
+        a `clear`, ends no gap: it returns infinity.
         """
         empty_secs = now - self._ends
         if empty_secs < -MAX_BUFFERED_SECS:
             return 0.0
-        self._ends = max(self._ends, now) + len(ulaw) / self._rate
-        self._unplayed.append((self._ends, ulaw))
+        self._ends = max(self._ends, now) + len(ulaw) / rate
+        self._unplayed.append((self._ends, rate, ulaw))
         while self._unplayed and self._unplayed[0][0] <= now:
             self._unplayed.popleft()
         return max(0.0, empty_secs)
@@ -68,7 +65,7 @@ class Playback:
 
     def remaining_sound_secs(self, now: float) -> float:
         """Returns the seconds until the last sound has been played, without silence after it."""
-        for ends, ulaw in reversed(self._unplayed):
+        for ends, rate, ulaw in reversed(self._unplayed):
             if sound := ulaw.rstrip(_SILENCE):
-                return max(0.0, ends - (len(ulaw) - len(sound)) / self._rate - now)
+                return max(0.0, ends - (len(ulaw) - len(sound)) / rate - now)
         return 0.0

@@ -38,6 +38,8 @@ RATES = [
     (8000, 251),
     (768_000, 24_000),
     (251, 8000),
+    # 8 * up is more than a block of outputs, 7 * up is not: a tile too many leaves the array.
+    (14_400, 14_500),
 ]
 
 Place = Callable[[bytes], memoryview]

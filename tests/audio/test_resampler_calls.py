@@ -178,6 +178,19 @@ def test_the_extremes_of_its_arguments_make_a_filter() -> None:
                 assert abs(last - 30_000) <= 1
 
 
+def test_integers_with_an_arithmetic_of_their_own_are_what_they_are_worth() -> None:
+    # The filter's loops rely on sizes that were calculated from them.
+    results = {"__mul__": 10**6, "__rmul__": 10**6, "__floordiv__": 7, "__le__": True}
+    methods = {name: lambda *_, result=result: result for name, result in results.items()}
+    odd = type("Odd", (int,), methods)
+    pcm = noise(1000).tobytes()
+    resampler = steady(odd(8000), odd(12000), num_zeros=odd(16))
+    assert resampler.process(pcm) == steady(8000, 12000, num_zeros=16).process(pcm)
+    for rates, zeros in (((1, 768_000), 32), ((-8000, 16000), 32), ((8000, 16000), -5)):
+        with pytest.raises(ValueError, match=r"in_rate|num_zeros"):
+            SincResampler(*map(odd, rates), num_zeros=odd(zeros))
+
+
 @pytest.mark.parametrize("rates", [(8000, 16000), (8000, 8000)])
 @pytest.mark.parametrize(
     ("pcm", "now", "error", "text"),

@@ -217,6 +217,25 @@ class TestSignatures:
             await asyncio.wait_for(socket.receive(), 5)
             assert socket.close_code == 1008
 
+    @pytest.mark.parametrize("last", [b"", b"{", b"\xff"])
+    async def test_whoever_leaves_early_is_no_error_of_the_server(self, call, last, capsys) -> None:
+        async with (
+            call.serve_bot(call.Settings(allow_anyone=True)) as webhook,
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{webhook.replace('http', 'ws')}stream/{CALL_SID}") as socket,
+        ):
+            await socket.send_json({"event": "connected"})
+            if last:
+                await socket.send_frame(last, aiohttp.WSMsgType.TEXT)
+            await socket.close()
+            _, form = await asyncio.open_connection("127.0.0.1", int(webhook.split(":")[2][:-1]))
+            form.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nCallSid")
+            await form.drain()
+            await asyncio.sleep(0.1)  # the server has begun to read it
+            form.close()
+            await form.wait_closed()
+        assert "Exception in ASGI application" not in capsys.readouterr().err
+
 
 class TestAddresses:
     """A fault of an address is printed as a sentence, without a traceback."""

@@ -71,6 +71,12 @@ class TestSentences:
         async with bot_that(talk) as url:
             assert (await self.told_twice(url, event)).startswith(sentence)
 
+    @pytest.mark.parametrize("url", ["ws://a:99999/", "ws://a..b/", "http://a:99999/"])
+    async def test_a_bot_whose_address_is_none(self, url: str) -> None:
+        what = "webhook" if url.startswith("http") else "stream"
+        sentence = f"The bot cannot be called: the address of its {what} is not valid: {url}."
+        assert await self.told_twice(url) == sentence
+
     async def test_a_bot_that_refuses_the_websocket(self) -> None:
         async with serving() as host:
             assert await self.told_twice(f"ws://{host}/") == (

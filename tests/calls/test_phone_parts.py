@@ -83,6 +83,10 @@ class TestTwiML:
                 "is not wss://: https://a",
             ),
             (
+                "<Response><Connect><Stream url='wss://[a'/></Connect></Response>",
+                "address in the bot's TwiML is none: wss://[a.",
+            ),
+            (
                 "<Response><Connect><Stream url='wss://a?b'/></Connect></Response>",
                 "query string, which Twilio does not support",
             ),

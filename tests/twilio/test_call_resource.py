@@ -62,7 +62,8 @@ class TestSids:
         ["1699999999.123", "v3:abc:def", "abc@host", ".a", "!\"$&'()*+,-;<=>[]^_`{|}~", "a" * 256],
     )
     def test_with_base_url_any_other_is_taken_verbatim(self, name, sid) -> None:
-        assert f"/{sid}" in resource(**{name: sid}, base_url=ELSEWHERE).url
+        key = {"auth_token": None, "api_key_sid": KEY, "api_key_secret": SECRET}
+        assert f"/{sid}" in resource(**{name: sid}, **key, base_url=ELSEWHERE).url
 
 
 @pytest.mark.parametrize("name", ["region", "edge"])
@@ -175,6 +176,12 @@ class TestCredentials:
             ({"api_key_sid": "k" * 257, "api_key_secret": SECRET}, "api_key_sid .* 256"),
             ({"auth_token": f"{TOKEN}\ud800"}, "auth_token cannot be encoded"),
             ({"api_key_sid": KEY, "api_key_secret": f"{SECRET}\ud800"}, "api_key_secret cannot"),
+            # A server would take what comes after the colon for the start of the secret.
+            ({"api_key_sid": "SK:1", "api_key_secret": SECRET}, "^api_key_sid .* colon, .*'SK:1'"),
+            (
+                {"account_sid": "a:b", "auth_token": TOKEN, "base_url": ELSEWHERE},
+                "^account_sid must not contain a colon, got 'a:b'$",
+            ),
         ],
     )
     def test_incomplete_mixed_or_broken_credentials_are_refused(

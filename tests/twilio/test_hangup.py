@@ -15,6 +15,7 @@ from rest_server import (
     CALL,
     KEY,
     PATH,
+    SECRET,
     TOKEN,
     Answer,
     Server,
@@ -53,7 +54,8 @@ async def test_the_address_is_sent_verbatim(server: Server) -> None:
     server.answers = [reply(200)]
     sids = {"account_sid": "v3:abc:def", "call_sid": "!\"$&'()*+,-.0:;<=>@[]^_`{|}~"}
     where = {"base_url": f"{server.url}/%7e%2F"}
-    assert (await hang_up(call(server, auth_token=TOKEN, **sids, **where))).over
+    key = {"api_key_sid": KEY, "api_key_secret": SECRET}
+    assert (await hang_up(call(server, **key, **sids, **where))).over
     path = f"/%7e%2F/2010-04-01/Accounts/v3:abc:def/Calls/{sids['call_sid']}.json"
     assert server.requests[0].line == f"POST {path} HTTP/1.1"
 

@@ -140,6 +140,7 @@ def test_every_track_but_the_bots_own_is_the_caller(tracks, is_from_bot: bool) -
         ["event"],
         object(),
         memoryview(b'{"event": "stop"}')[::2],
+        type("Text", (str,), {"isascii": lambda _: 1 / 0})("{}"),
         released(),
     ],
 )

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 from pipecat.frames.frames import OutputAudioRawFrame
@@ -97,6 +98,27 @@ async def test_the_first_of_its_kind_is_logged_however_many_of_another_came_befo
         await serializer.deserialize("{")
     await serializer.deserialize('{"event": "dtmf", "dtmf": {"digit": "A"}}')
     assert "a key (5 dropped so far)" in log[-1]
+
+
+class Unspeakable(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise RuntimeError("has no text")
+
+
+def fail(*_: object) -> None:
+    raise Unspeakable
+
+
+async def test_a_fault_that_has_no_text_is_a_fault_like_any_other(log: list[str]) -> None:
+    serializer = await ready()
+    frame = OutputAudioRawFrame(bytes(320), 16000, 1)
+    frame.sample_rate = type("Rate", (), {"__int__": fail, "__eq__": fail})()
+    assert await serializer.serialize(frame) is None
+    serializer._input_resampler = SimpleNamespace(resample=fail)
+    assert await serializer.deserialize(GOOD) is None
+    assert "an unusable frame (1 dropped so far): Unspeakable" in log[0]
+    assert "an unusable message (2 dropped so far): Unspeakable" in log[1]
+    assert serializer.call_report.dropped.total() == 2
 
 
 async def test_bad_messages_leave_nothing_behind() -> None:

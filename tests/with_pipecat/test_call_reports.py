@@ -58,6 +58,12 @@ async def test_seconds_are_counted_at_the_rate_on_twilios_side(clock) -> None:
     report = serializer.call_report
     assert (report.caller_secs, report.bot_secs) == (pytest.approx(0.02), pytest.approx(0.1))
     assert serializer.unplayed_secs() == pytest.approx(0.1)
+    serializer._twilio_sample_rate = 8000
+    await serializer.deserialize(media(bytes(320), 20))
+    await serializer.serialize(OutputAudioRawFrame(speech(1600), 16000, 1))
+    report = serializer.call_report
+    assert (report.caller_secs, report.bot_secs) == (pytest.approx(0.06), pytest.approx(0.2))
+    assert serializer.unplayed_secs() == pytest.approx(0.2)
 
 
 async def test_without_sids_it_has_empty_ones() -> None:

@@ -17,8 +17,9 @@ from pipecat.frames.frames import (
 from pipecat.processors.audio import audio_buffer_processor
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
-from test_transport import CHUNK_SECS, Play, play, say_two_seconds, stall  # noqa: F401
-from virtual_call import RATE, Bot, VirtualLoop
+from virtual_call import RATE, Bot, Play, VirtualLoop, say_two_seconds, stall
+
+CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
 
 LATE_SECS = 0.01  # a frame may be so much later than what it tells of
 BOTH = pytest.mark.parametrize("transport", [None, FastAPIWebsocketTransport])

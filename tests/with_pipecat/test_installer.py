@@ -14,6 +14,7 @@ import pipecat.serializers.twilio as serializer_module
 import pipecat.transports.base_output as output_module
 import pipecat.transports.websocket.fastapi as transport_module
 import pytest
+from loguru import logger
 from pipecat.audio.resamplers.base_audio_resampler import BaseAudioResampler
 from pipecat.audio.resamplers.soxr_stream_resampler import SOXRStreamAudioResampler
 from pipecat.runner.types import WebSocketRunnerArguments
@@ -345,3 +346,37 @@ def test_an_unusable_argument_is_refused_before_anything_is_changed(arguments, e
     with pytest.raises(error, match=name):
         install(**arguments)
     assert serializer_module.TwilioFrameSerializer is before
+
+
+class Arguments(dict):
+    """Arguments that a log of the test's own variables does not show."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"auth_token": b"hidden token"},
+        {"auth_token": "hidden token", "api_key_secret": "hidden secret"},
+        {"api_key_secret": "hidden secret"},
+        {"auth_token": "hidden token", "call_sid": "CA1/"},
+        {"auth_token": "hidden token", "auth_tokn": "hidden token"},
+    ],
+)
+@pytest.mark.parametrize("defaults", [{}, {"base_url": "https://pbx.example.com"}])
+def test_no_secret_is_in_the_variables_of_a_traceback(defaults, wrong) -> None:
+    install(**defaults)
+    shown: list[str] = []
+    sink = logger.add(shown.append, backtrace=False, diagnose=True)
+    arguments = Arguments({"stream_sid": "MZ1", "call_sid": "CA1", "account_sid": "AC1"} | wrong)
+    with logger.catch():
+        serializer_module.TwilioFrameSerializer(**arguments)
+    arguments = Arguments(base_url="https://user:hidden@example.com")
+    with logger.catch():
+        install(**arguments)
+    logger.remove(sink)
+    refusals = [line for line in "".join(shown).splitlines() if "Error: " in line]
+    assert len(refusals) == 2
+    assert "hidden" not in "".join(shown)

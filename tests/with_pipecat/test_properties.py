@@ -60,8 +60,10 @@ async def check_that_audio_survives(junk: Iterable[str | bytes]) -> None:
         assert frame is None or isinstance(frame, Frame)
     first = await serializer.deserialize(media(CODES[:160], 20))
     second = await serializer.deserialize(media(CODES[160:], 40))
-    # There may be audio among the junk. It rings on for 8 ms, which are 256 bytes.
-    assert first.audio[256:] == EXPECTED[256:640]
+    # There may be audio among the junk. It rings on for 8 ms, which are 256 bytes; or this comes a
+    # minute after it, as after a time before zero, and follows its tail of 4 ms.
+    assert len(first.audio) in (640, 640 + 128)
+    assert first.audio[-384:] == EXPECTED[256:640]
     assert second.audio == EXPECTED[640:]
 
 

@@ -100,6 +100,12 @@ class TestConstructor:
             assert made._account_sid == CALL["account_sid"]
             assert made._hangup_attempted is False
 
+    @pytest.mark.parametrize("secs", [-1, -0.001, float("nan")])
+    def test_a_negative_pause_is_refused_by_name(self, secs) -> None:
+        with pytest.raises(ValueError, match="resampler_clear_after_secs"):
+            TwilioFrameSerializer.InputParams(resampler_clear_after_secs=secs)
+        assert TwilioFrameSerializer.InputParams(resampler_clear_after_secs=0)
+
 
 class TestDeserialize:
     """From Twilio to the pipeline."""

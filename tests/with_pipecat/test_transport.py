@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,14 @@ from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketTransport,
 )
 from starlette.websockets import WebSocketState
-from virtual_call import RATE, Bot, Twilio, VirtualLoop, in_virtual_time, running_bot
+from virtual_call import (
+    RATE,
+    Bot,
+    Twilio,
+    VirtualLoop,
+    say_two_seconds,
+    say_two_seconds_with_stalls,
+)
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport, messages
 from pipecat_twilio.transport import check_pipecat
@@ -38,39 +44,6 @@ NEAR_SECS = 0.06  # the end of speech is told this close to when the caller hear
 TIMER_SECS = 0.002
 
 HAS_INTERRUPTIBLE = hasattr(EndFrame(), "interruptible")
-
-Play = Callable[..., Bot]
-
-
-@pytest.fixture
-def play(monkeypatch) -> Play:
-    """Runs a scenario with a bot in virtual time, and returns the bot."""
-
-    def run(scenario: Callable[[Bot, VirtualLoop], Any], *args: Any, **kwargs: Any) -> Bot:
-        async def main(loop: VirtualLoop) -> Bot:
-            async with running_bot(loop.time, *args, **kwargs) as bot:
-                await scenario(bot, loop)
-            return bot
-
-        return in_virtual_time(monkeypatch, main)
-
-    return run
-
-
-def stall(loop: VirtualLoop, secs: float, every_secs: float) -> None:
-    """Holds the event loop up, again and again."""
-    loop.now += secs
-    loop.call_later(every_secs - secs, stall, loop, secs, every_secs)
-
-
-async def say_two_seconds(bot: Bot, _: VirtualLoop) -> None:
-    await bot.speak(2)
-    await asyncio.sleep(4)
-
-
-async def say_two_seconds_with_stalls(bot: Bot, loop: VirtualLoop) -> None:
-    loop.call_later(0.1, stall, loop, 0.12, 0.5)
-    await say_two_seconds(bot, loop)
 
 
 def no_hang_up(kind: type = TwilioFrameSerializer) -> Any:

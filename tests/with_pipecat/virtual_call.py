@@ -223,3 +223,22 @@ async def running_bot(
         if not bot.ended.done():
             await bot.worker.cancel()
         await bot.ended
+
+
+Play = Callable[..., Bot]
+
+
+def stall(loop: VirtualLoop, secs: float, every_secs: float) -> None:
+    """Holds the event loop up, again and again."""
+    loop.now += secs
+    loop.call_later(every_secs - secs, stall, loop, secs, every_secs)
+
+
+async def say_two_seconds(bot: Bot, _: VirtualLoop) -> None:
+    await bot.speak(2)
+    await asyncio.sleep(4)
+
+
+async def say_two_seconds_with_stalls(bot: Bot, loop: VirtualLoop) -> None:
+    loop.call_later(0.1, stall, loop, 0.12, 0.5)
+    await say_two_seconds(bot, loop)
