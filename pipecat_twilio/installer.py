@@ -8,10 +8,12 @@ have already imported them.
 
 import inspect
 import sys
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
+from threading import RLock
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -38,45 +40,60 @@ def make_stream_resampler(**kwargs: Any) -> BaseAudioResampler:
 
 
 @dataclass
+class _Change:
+    """What became of a name of Pipecat's."""
+
+    name: str
+    whose: str
+    modules: list[str]  # where it was set
+    kept: list[str]  # where it was imported before, and stays what it is
+
+
+@dataclass
 class _Place:
     """A name of Pipecat's that can be set to something of ours."""
 
     module: str
     name: str
+    argument: str  # of `install`, that leaves it alone
     original: Any = None  # what was there before anything of ours
     current: Any = None
 
     def modules(self) -> Iterator[tuple[str, ModuleType]]:
-        """Yields the imported modules in which the name means Pipecat's object, or ours for it.
-
-        A class is looked for in Pipecat's own modules: others may derive from it, and call its
-        methods by its name. A function is looked for everywhere.
-        """
+        """Yields the imported modules in which the name means Pipecat's object, or ours for it."""
         for module_name, module in list(sys.modules.items()):
-            is_pipecats = module_name.partition(".")[0] == "pipecat"
-            if isinstance(module, ModuleType) and (
-                is_pipecats or isinstance(self.original, FunctionType)
-            ):
+            if isinstance(module, ModuleType):
                 value = vars(module).get(self.name)
                 if value is not None and (value is self.original or value is self.current):
                     yield module_name, module
 
-    def set(self, value: Any) -> str:
-        """Sets the name in all these modules; returns what was changed, in words, if anything."""
-        changed = []
-        for module_name, module in self.modules():
-            if vars(module)[self.name] is not value:
-                setattr(module, self.name, value)
-                changed.append(module_name)
-        self.current = value
+    def set(self, value: Any) -> _Change:
+        """Sets the name in these modules.
+
+        A class is set in Pipecat's own modules: others may derive from it, and call its methods by
+        its name. A function is set everywhere.
+        """
         whose = "Pipecat" if value is self.original else "pipecat_twilio"
-        return f"{self.name} is now {whose}'s in {', '.join(changed)}" if changed else ""
+        change = _Change(self.name, whose, [], [])
+        for module_name, module in self.modules():
+            package, found = module_name.partition(".")[0], vars(module)[self.name]
+            if package == "pipecat" or isinstance(self.original, FunctionType):
+                if found is not value:
+                    setattr(module, self.name, value)
+                    change.modules.append(module_name)
+            elif package != "pipecat_twilio" and found is self.original is not value:
+                change.kept.append(module_name)
+        self.current = value
+        return change
 
 
-_SERIALIZER = _Place("pipecat.serializers.twilio", "TwilioFrameSerializer")
-_TRANSPORT = _Place("pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport")
-_RESAMPLER = _Place("pipecat.audio.utils", "create_stream_resampler")
+_SERIALIZER = _Place("pipecat.serializers.twilio", "TwilioFrameSerializer", "serializer")
+_TRANSPORT = _Place(
+    "pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport", "transport"
+)
+_RESAMPLER = _Place("pipecat.audio.utils", "create_stream_resampler", "resampler")
 _PLACES = (_SERIALIZER, _TRANSPORT, _RESAMPLER)
+_lock = RLock()  # a second thread would take what the first has set for Pipecat's
 
 _derived: dict[type, tuple[dict[str, Any], type]] = {}
 
@@ -95,9 +112,11 @@ def install(
     """Has Pipecat use this package's serializer, transport and stream resampler.
 
     What is imported from Pipecat later is ours, and what Pipecat's own modules have imported is
-    replaced. A bot's own module keeps the classes that it has already imported from Pipecat, so
-    call this in the first line of the bot. Code that uses `SOXRStreamAudioResampler` by that name
-    (Genesys, RNNoise) keeps it.
+    replaced. A bot's own module keeps the classes that it has already imported from Pipecat, of
+    which the log warns, so call this in the first line of the bot. Code that uses
+    `SOXRStreamAudioResampler` by that name (Genesys, RNNoise) keeps it.
+
+    `isinstance(serializer, TwilioFrameSerializer)` is true of ours with Pipecat's class too.
 
     Repeating it is harmless; other arguments take the place of those before.
 
@@ -125,37 +144,39 @@ def install(
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
     # Raises if one is wrong; the runner may pass the other one of region and edge.
     call_url("AC0", "CA0", region=region or edge, edge=edge or region, base_url=base_url)
-    originals: dict[str, Any] = {}
-    ours: dict[str, Any] = {}
-    if serializer:
-        originals[_SERIALIZER.name] = _known(
-            _SERIALIZER, lambda theirs: _accepts_all_of(theirs, TwilioFrameSerializer)
-        )
-        ours[_SERIALIZER.name] = _with_defaults(
-            TwilioFrameSerializer, params=params, base_url=base_url, region=region, edge=edge
-        )
-    if transport:
-        from pipecat_twilio.transport import TwilioTransport, check_lead_secs  # noqa: PLC0415
+    with _lock:
+        originals: dict[str, Any] = {}
+        ours: dict[str, Any] = {}
+        if serializer:
+            originals[_SERIALIZER.name] = _known(
+                _SERIALIZER, lambda theirs: _accepts_all_of(theirs, TwilioFrameSerializer)
+            )
+            ours[_SERIALIZER.name] = _with_defaults(
+                TwilioFrameSerializer, params=params, base_url=base_url, region=region, edge=edge
+            )
+        if transport:
+            from pipecat_twilio.transport import TwilioTransport, check_lead_secs  # noqa: PLC0415
 
-        if lead_secs is not None:
-            check_lead_secs(lead_secs)
-        originals[_TRANSPORT.name] = _known(
-            _TRANSPORT, lambda theirs: _accepts_all_of(theirs, TwilioTransport)
-        )
-        ours[_TRANSPORT.name] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
-    if resampler:
-        originals[_RESAMPLER.name] = _known(_RESAMPLER, _makes_what_ours_can_be)
-        ours[_RESAMPLER.name] = make_stream_resampler
-    changes = []
-    for place in _PLACES:
-        place.original = originals.get(place.name, place.original)
-        changes.append(place.set(ours.get(place.name, place.original)))
-    _log(changes)
+            if lead_secs is not None:
+                check_lead_secs(lead_secs)
+            originals[_TRANSPORT.name] = _known(
+                _TRANSPORT, lambda theirs: _accepts_all_of(theirs, TwilioTransport)
+            )
+            ours[_TRANSPORT.name] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
+        if resampler:
+            originals[_RESAMPLER.name] = _known(_RESAMPLER, _makes_what_ours_can_be)
+            ours[_RESAMPLER.name] = make_stream_resampler
+        for place in _PLACES:
+            place.original = originals.get(place.name, place.original)
+        if serializer and isinstance(_SERIALIZER.original, ABCMeta):
+            _SERIALIZER.original.register(TwilioFrameSerializer)
+        _log([place.set(ours.get(place.name, place.original)) for place in _PLACES])
 
 
 def uninstall() -> None:
     """Undoes `install`, also in modules of Pipecat that were imported since."""
-    _log([place.set(place.original) for place in _PLACES])
+    with _lock:
+        _log([place.set(place.original) for place in _PLACES])
 
 
 def _known(place: _Place, is_known: Callable[[Any], bool]) -> Any:
@@ -166,7 +187,7 @@ def _known(place: _Place, is_known: Callable[[Any], bool]) -> Any:
         theirs = f"{original.__module__}.{original.__qualname__}"
         raise RuntimeError(
             f"pipecat-ai {version()} has a {theirs} that pipecat_twilio does not know how to "
-            "stand in for"
+            f"stand in for; install({place.argument}=False) leaves it alone"
         )
     return original
 
@@ -226,6 +247,12 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
     return derived
 
 
-def _log(changes: list[str]) -> None:
-    if told := "; ".join(filter(None, changes)):
-        logger.info(told)
+def _log(changes: list[_Change]) -> None:
+    done = [change for change in changes if change.modules]
+    if done:
+        logger.info(
+            "; ".join(f"{c.name} is now {c.whose}'s in {', '.join(c.modules)}" for c in done)
+        )
+    if kept := [change for change in done if change.kept]:
+        names = "; ".join(f"{c.name} in {', '.join(c.kept)}" for c in kept)
+        logger.warning(f"imported before install(), and still Pipecat's: {names}")

@@ -129,6 +129,11 @@ class SincStreamResampler(BaseAudioResampler):
         return tail if fits else b""
 
 
+def is_plain(resampler: object) -> bool:
+    """Tells whether `convert` does what `resample` would: nobody derived from or replaced it."""
+    return type(resampler) is SincStreamResampler and "resample" not in vars(resampler)
+
+
 def _hertz(name: str, rate: float) -> int:
     """Returns a rate as an int; whether that is positive is SincResampler's to judge."""
     if not isinstance(rate, Integral) and not (isinstance(rate, float) and rate.is_integer()):

@@ -298,6 +298,18 @@ class TestRatesAndResamplers:
         assert json.loads(await serializer.serialize(InterruptionFrame()))["event"] == "clear"
 
     @both
+    async def test_the_resample_method_of_ours_may_be_replaced(self, serializer_class) -> None:
+        serializer = quiet(serializer_class)
+        serializer._sample_rate = 16000
+        serializer._input_resampler.resample = AsyncMock(return_value=bytes(640))
+        serializer._output_resampler.resample = AsyncMock(return_value=bytes(320))
+        frame = await serializer.deserialize(media(ulaw.encode(speech(160))))
+        assert frame.audio == bytes(640)
+        text = await serializer.serialize(OutputAudioRawFrame(speech(320), 16000, 1))
+        assert payload_of(text) == b"\xff" * 160
+        serializer._input_resampler.resample.assert_awaited_once()
+
+    @both
     async def test_pipecats_own_stream_resampler_may_be_assigned(self, serializer_class) -> None:
         serializer = quiet(serializer_class)
         serializer._output_resampler = create_stream_resampler(clear_after_secs=None)
