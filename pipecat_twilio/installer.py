@@ -181,8 +181,9 @@ def uninstall() -> None:
 
 def _known(place: _Place, is_known: Callable[[Any], bool]) -> Any:
     """Returns Pipecat's own object, if ours can stand in for it."""
-    found = getattr(import_module(place.module), place.name)
-    original = place.original if found is place.current else found
+    original = getattr(import_module(place.module), place.name)
+    if original is place.current is not place.original:  # ours, which the bot may have patched
+        return place.original
     if not is_known(original):
         theirs = f"{original.__module__}.{original.__qualname__}"
         raise RuntimeError(

@@ -314,6 +314,20 @@ class TestRepeating:
         assert in_place() == before
         assert len(log) == told
 
+    def test_it_may_be_repeated_when_the_bot_has_patched_what_it_installed(
+        self, monkeypatch
+    ) -> None:
+        """As one does to give each serializer a `base_url`, in a module that runs twice."""
+        install()
+        original_init = TwilioFrameSerializer.__init__
+
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            original_init(self, *args, **kwargs, base_url="https://example.com")
+
+        monkeypatch.setattr(serializer_module.TwilioFrameSerializer, "__init__", init)
+        install()
+        assert serializer_of(answered())._base_url == "https://example.com"
+
     def test_what_is_left_out_the_second_time_is_pipecats_again(self) -> None:
         install()
         install(transport=False)
