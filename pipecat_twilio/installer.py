@@ -7,10 +7,12 @@ replaces these names in the modules that define them, and in those that have alr
 
 import inspect
 import sys
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
+from threading import RLock
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -37,45 +39,60 @@ def make_stream_resampler(**kwargs: Any) -> BaseAudioResampler:
 
 
 @dataclass
+class _Change:
+    """What became of a name of Pipecat's."""
+
+    name: str
+    whose: str
+    modules: list[str]  # where it was set
+    kept: list[str]  # where it was imported before, and stays what it is
+
+
+@dataclass
 class _Place:
     """A name of Pipecat's that can be set to an object of ours."""
 
     module: str
     name: str
+    argument: str  # of `install`, that leaves the name alone
     original: Any = None  # Pipecat's object
     current: Any = None  # the object that the name is set to now
 
     def modules(self) -> Iterator[tuple[str, ModuleType]]:
-        """Yields the imported modules in which the name is Pipecat's object or our replacement.
-
-        Classes are replaced in Pipecat's own modules only: other modules may derive from them, and
-        call their methods by the class's name. Functions are replaced everywhere.
-        """
+        """Yields the imported modules in which the name is Pipecat's object or our replacement."""
         for module_name, module in list(sys.modules.items()):
-            is_pipecats = module_name.partition(".")[0] == "pipecat"
-            if isinstance(module, ModuleType) and (
-                is_pipecats or isinstance(self.original, FunctionType)
-            ):
+            if isinstance(module, ModuleType):
                 value = vars(module).get(self.name)
                 if value is not None and (value is self.original or value is self.current):
                     yield module_name, module
 
-    def set(self, value: Any) -> str:
-        """Sets the name in all these modules; returns a line for the log, empty if none changed."""
-        changed = []
-        for module_name, module in self.modules():
-            if vars(module)[self.name] is not value:
-                setattr(module, self.name, value)
-                changed.append(module_name)
-        self.current = value
+    def set(self, value: Any) -> _Change:
+        """Sets the name in these modules.
+
+        Classes are replaced in Pipecat's own modules only: other modules may derive from them, and
+        call their methods by the class's name. Functions are replaced everywhere.
+        """
         whose = "Pipecat" if value is self.original else "pipecat_twilio"
-        return f"{self.name} is now {whose}'s in {', '.join(changed)}" if changed else ""
+        change = _Change(self.name, whose, [], [])
+        for module_name, module in self.modules():
+            package, found = module_name.partition(".")[0], vars(module)[self.name]
+            if package == "pipecat" or isinstance(self.original, FunctionType):
+                if found is not value:
+                    setattr(module, self.name, value)
+                    change.modules.append(module_name)
+            elif package != "pipecat_twilio" and found is self.original is not value:
+                change.kept.append(module_name)
+        self.current = value
+        return change
 
 
-_SERIALIZER = _Place("pipecat.serializers.twilio", "TwilioFrameSerializer")
-_TRANSPORT = _Place("pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport")
-_RESAMPLER = _Place("pipecat.audio.utils", "create_stream_resampler")
+_SERIALIZER = _Place("pipecat.serializers.twilio", "TwilioFrameSerializer", "serializer")
+_TRANSPORT = _Place(
+    "pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport", "transport"
+)
+_RESAMPLER = _Place("pipecat.audio.utils", "create_stream_resampler", "resampler")
 _PLACES = (_SERIALIZER, _TRANSPORT, _RESAMPLER)
+_lock = RLock()  # a second thread would take what the first has set for Pipecat's
 
 _derived: dict[type, tuple[dict[str, Any], type]] = {}
 
@@ -95,9 +112,11 @@ def install(
     """Makes Pipecat use this package's serializer, transport and stream resampler.
 
     Pipecat's own modules then have our objects, whether they are imported before or after. A bot's
-    own module keeps the classes that it has already imported from Pipecat, so call this in the
-    first line of the bot. Code that uses `SOXRStreamAudioResampler` by that name (Genesys,
-    RNNoise) keeps it.
+    own module keeps the classes that it has already imported from Pipecat, and the log warns of
+    it: so call this in the first line of the bot. Code that uses `SOXRStreamAudioResampler` by
+    that name (Genesys, RNNoise) keeps it.
+
+    For `isinstance`, our serializers are instances of Pipecat's class too, from then on.
 
     It may be called again: the new arguments then replace the old ones.
 
@@ -124,48 +143,54 @@ def install(
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
     # Raises if one is wrong. Region and edge may come separately: the runner may pass the other.
     call_url("AC0", "CA0", region=region or edge, edge=edge or region, base_url=base_url)
-    originals: dict[str, Any] = {}
-    ours: dict[str, Any] = {}
-    if serializer:
-        originals[_SERIALIZER.name] = _original(
-            _SERIALIZER, lambda theirs: _accepts_same_arguments(theirs, TwilioFrameSerializer)
-        )
-        ours[_SERIALIZER.name] = _with_defaults(
-            TwilioFrameSerializer, params=params, base_url=base_url, region=region, edge=edge
-        )
-    if transport:
-        from pipecat_twilio.transport import TwilioTransport, check_lead_secs  # noqa: PLC0415
+    with _lock:
+        originals: dict[str, Any] = {}
+        ours: dict[str, Any] = {}
+        if serializer:
+            originals[_SERIALIZER.name] = _original(
+                _SERIALIZER, lambda theirs: _accepts_same_arguments(theirs, TwilioFrameSerializer)
+            )
+            ours[_SERIALIZER.name] = _with_defaults(
+                TwilioFrameSerializer, params=params, base_url=base_url, region=region, edge=edge
+            )
+        if transport:
+            from pipecat_twilio.transport import TwilioTransport, check_lead_secs  # noqa: PLC0415
 
-        if lead_secs is not None:
-            check_lead_secs(lead_secs)
-        originals[_TRANSPORT.name] = _original(
-            _TRANSPORT, lambda theirs: _accepts_same_arguments(theirs, TwilioTransport)
-        )
-        ours[_TRANSPORT.name] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
-    if resampler:
-        originals[_RESAMPLER.name] = _original(_RESAMPLER, _accepts_same_calls)
-        ours[_RESAMPLER.name] = make_stream_resampler
-    changes = []
-    for place in _PLACES:
-        place.original = originals.get(place.name, place.original)
-        changes.append(place.set(ours.get(place.name, place.original)))
-    _log(changes)
+            if lead_secs is not None:
+                check_lead_secs(lead_secs)
+            originals[_TRANSPORT.name] = _original(
+                _TRANSPORT, lambda theirs: _accepts_same_arguments(theirs, TwilioTransport)
+            )
+            ours[_TRANSPORT.name] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
+        if resampler:
+            originals[_RESAMPLER.name] = _original(_RESAMPLER, _accepts_same_calls)
+            ours[_RESAMPLER.name] = make_stream_resampler
+        for place in _PLACES:
+            place.original = originals.get(place.name, place.original)
+        if serializer and isinstance(_SERIALIZER.original, ABCMeta):
+            _SERIALIZER.original.register(TwilioFrameSerializer)
+        _log([place.set(ours.get(place.name, place.original)) for place in _PLACES])
 
 
 def uninstall() -> None:
-    """Undoes `install`, also in modules of Pipecat that were imported after it."""
-    _log([place.set(place.original) for place in _PLACES])
+    """Undoes `install`, also in modules of Pipecat that were imported after it.
+
+    Only what `isinstance` says of our serializers stays.
+    """
+    with _lock:
+        _log([place.set(place.original) for place in _PLACES])
 
 
 def _original(place: _Place, ours_fits: Callable[[Any], bool]) -> Any:
     """Returns Pipecat's own object, if ours can replace it."""
-    found = getattr(import_module(place.module), place.name)
-    original = place.original if found is place.current else found
+    original = getattr(import_module(place.module), place.name)
+    if original is place.current is not place.original:  # ours, which the bot may have patched
+        return place.original
     if not ours_fits(original):
         theirs = f"{original.__module__}.{original.__qualname__}"
         raise RuntimeError(
             f"pipecat-ai {version()} has a {theirs} that pipecat_twilio does not know how to "
-            "replace"
+            f"replace; install({place.argument}=False) leaves it alone"
         )
     return original
 
@@ -226,6 +251,12 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
     return derived
 
 
-def _log(changes: list[str]) -> None:
-    if text := "; ".join(filter(None, changes)):
-        logger.info(text)
+def _log(changes: list[_Change]) -> None:
+    done = [change for change in changes if change.modules]
+    if done:
+        logger.info(
+            "; ".join(f"{c.name} is now {c.whose}'s in {', '.join(c.modules)}" for c in done)
+        )
+    if kept := [change for change in done if change.kept]:
+        names = "; ".join(f"{c.name} in {', '.join(c.kept)}" for c in kept)
+        logger.warning(f"imported before install(), and still Pipecat's: {names}")

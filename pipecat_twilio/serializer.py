@@ -30,7 +30,7 @@ from pipecat_twilio.audio.samples import Collector, SampleJoiner, mix_down, pcm_
 from pipecat_twilio.audio.ulaw import decode, encode
 from pipecat_twilio.call_ending import CallEndingSerializer
 from pipecat_twilio.frames import MarkFrame
-from pipecat_twilio.stream_resampler import SincStreamResampler
+from pipecat_twilio.stream_resampler import SincStreamResampler, is_plain
 from pipecat_twilio.twilio import messages
 from pipecat_twilio.twilio.messages import Dtmf, Mark, Media, MessageError, Start, Stop
 from pipecat_twilio.twilio.playback import MAX_BUFFERED_SECS
@@ -161,7 +161,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
             in_rate, rate = self._twilio_sample_rate, self._sample_rate
             self._record.heard(len(media.payload) / in_rate, self._inbound_secs, monotonic())
             pcm, resampler = decode(media.payload), self._input_resampler
-            if type(resampler) is SincStreamResampler:  # ours also takes the stream's own time
+            if is_plain(resampler):  # ours also takes the stream's own time
                 pcm = resampler.convert(pcm, in_rate, rate, self._inbound_secs)
             else:
                 pcm = await resampler.resample(pcm, in_rate, rate)
@@ -242,7 +242,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         pcm = self._joiner.join(pcm, size, (rate, channels), now)
         pcm = mix_down(pcm, channels)
         resampler, out_rate = self._output_resampler, self._twilio_sample_rate
-        if type(resampler) is SincStreamResampler:
+        if is_plain(resampler):
             pcm = resampler.convert(pcm, rate, out_rate, now)
         else:
             pcm = await resampler.resample(pcm, rate, out_rate)

@@ -130,6 +130,11 @@ class SincStreamResampler(BaseAudioResampler):
         return tail if fits else b""
 
 
+def is_plain(resampler: object) -> bool:
+    """Tells whether `convert` does what `resample` would: nobody derived from or replaced it."""
+    return type(resampler) is SincStreamResampler and "resample" not in vars(resampler)
+
+
 def _hertz(name: str, rate: float) -> int:
     """Returns a whole rate as an int; `SincResampler` checks that it is positive."""
     if not isinstance(rate, Integral) and not (isinstance(rate, float) and rate.is_integer()):

@@ -4,7 +4,9 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -144,6 +146,13 @@ class TestInstalled:
         uninstall()
         assert bot.create_stream_resampler is PIPECATS["resampler"]
 
+    def test_isinstance_in_a_bot_that_imported_pipecats_classes_is_true_of_ours(self) -> None:
+        install(region="ie1", edge="dublin", lead_secs=0.5)
+        transport = answered()
+        assert isinstance(transport, PIPECATS["transport"])
+        assert isinstance(serializer_of(transport), PIPECATS["serializer"])
+        assert not isinstance(object(), PIPECATS["serializer"])
+
     @pytest.mark.parametrize("left_out", PLACES)
     def test_each_can_be_left_out(self, left_out: str) -> None:
         install(**{left_out: False})
@@ -223,20 +232,57 @@ class TestDefaults:
 class TestRepeating:
     def test_one_line_says_what_was_replaced_where(self, log: list[str]) -> None:
         install()
-        assert [line.split()[0] for line in log] == ["INFO"]
+        (line,) = [line for line in log if line.startswith("INFO")]
         for module, name in PLACES.values():
-            assert name in log[0]
-            assert module.__name__ in log[0]
-        assert output_module.__name__ in log[0]
-        assert telnyx_module.__name__ in log[0]
+            assert name in line
+            assert module.__name__ in line
+        assert output_module.__name__ in line
+        assert telnyx_module.__name__ in line
+
+    def test_a_warning_names_the_modules_that_keep_pipecats_classes(self, monkeypatch, log) -> None:
+        bot = ModuleType("a_bot")
+        monkeypatch.setitem(sys.modules, "a_bot", bot)
+        bot.TwilioFrameSerializer = PIPECATS["serializer"]
+        bot.create_stream_resampler = PIPECATS["resampler"]  # is replaced there
+        install(resampler=False, transport=False)
+        install()
+        uninstall()
+        warnings = [line for line in log if line.startswith("WARNING") and "a_bot" in line]
+        assert len(warnings) == 1
+        assert "TwilioFrameSerializer in a_bot" in warnings[0]
+        assert "before install()" in warnings[0]
+        assert "create_stream_resampler" not in warnings[0]
+
+    def test_a_bot_that_imports_after_it_is_not_warned_about(self, monkeypatch, log) -> None:
+        bot = ModuleType("a_bot")
+        monkeypatch.setitem(sys.modules, "a_bot", bot)
+        install()
+        bot.TwilioFrameSerializer = serializer_module.TwilioFrameSerializer
+        install(lead_secs=1, region="ie1")
+        assert not [line for line in log if "a_bot" in line]
 
     @pytest.mark.parametrize("arguments", [{}, {"lead_secs": 1.0, "region": "ie1"}])
     def test_it_changes_nothing_and_says_nothing(self, log: list[str], arguments) -> None:
         install(**arguments)
         before = in_place()
+        told = len(log)
         install(**arguments)
         assert in_place() == before
-        assert len(log) == 1
+        assert len(log) == told
+
+    def test_it_may_be_repeated_when_the_bot_has_patched_what_it_installed(
+        self, monkeypatch
+    ) -> None:
+        """As one does to give each serializer a `base_url`, in a module that runs twice."""
+        install()
+        original_init = TwilioFrameSerializer.__init__
+
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            original_init(self, *args, **kwargs, base_url="https://example.com")
+
+        monkeypatch.setattr(serializer_module.TwilioFrameSerializer, "__init__", init)
+        install()
+        assert serializer_of(answered())._base_url == "https://example.com"
 
     def test_a_part_left_out_the_second_time_is_pipecats_again(self) -> None:
         install()
@@ -250,7 +296,7 @@ class TestRepeating:
         assert in_place() == PIPECATS
         assert output_module.create_stream_resampler is PIPECATS["resampler"]
         uninstall()
-        assert [line.split()[0] for line in log] == ["INFO", "INFO"]
+        assert len([line for line in log if line.startswith("INFO")]) == 2
 
     def test_uninstall_reaches_modules_that_were_imported_since(self, monkeypatch) -> None:
         install(lead_secs=1)
@@ -270,6 +316,27 @@ class TestRepeating:
         assert bot.TwilioFrameSerializer is TwilioFrameSerializer
 
 
+class TestThreads:
+    def test_any_number_may_install_at_once(self) -> None:
+        """Each takes only what Pipecat itself had there for Pipecat's."""
+        switch_secs = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(40):
+                start = threading.Barrier(4)
+
+                def one(lead_secs: float, start: threading.Barrier = start) -> None:
+                    start.wait()
+                    install(lead_secs=lead_secs, region="ie1", edge="dublin")
+
+                with ThreadPoolExecutor(4) as threads:
+                    list(threads.map(one, (0.1, 0.2, 0.3, 0.4)))
+                uninstall()
+                assert in_place() == PIPECATS
+        finally:
+            sys.setswitchinterval(switch_secs)
+
+
 class FromTheFuture:
     def __init__(self, stream_sid: str, *, codec: str = "opus") -> None: ...
 
@@ -285,7 +352,10 @@ class TestAnotherPipecat:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(*PLACES[what], FromTheFuture)
             before = in_place()
-            with pytest.raises(RuntimeError, match=r"pipecat-ai .*FromTheFuture.* does not know"):
+            with pytest.raises(
+                RuntimeError,
+                match=rf"pipecat-ai .*FromTheFuture.* does not know .*{what}=False",
+            ):
                 install(lead_secs=1)
             assert in_place() == before
 

@@ -269,6 +269,18 @@ class TestRatesAndResamplers:
         assert rates == [(8000, 16000), (4000, 8000)]
         assert json.loads(await serializer.serialize(InterruptionFrame()))["event"] == "clear"
 
+    @both
+    async def test_the_resample_method_of_ours_may_be_replaced(self, serializer_class) -> None:
+        serializer = quiet(serializer_class)
+        serializer._sample_rate = 16000
+        serializer._input_resampler.resample = AsyncMock(return_value=bytes(640))
+        serializer._output_resampler.resample = AsyncMock(return_value=bytes(320))
+        frame = await serializer.deserialize(media(ulaw.encode(speech(160))))
+        assert frame.audio == bytes(640)
+        text = await serializer.serialize(OutputAudioRawFrame(speech(320), 16000, 1))
+        assert payload_of(text) == b"\xff" * 160
+        serializer._input_resampler.resample.assert_awaited_once()
+
     async def test_a_failing_resampler_costs_a_frame_and_a_short_warning(self, log) -> None:
         serializer = await ready()
         serializer._input_resampler = serializer._output_resampler = AsyncMock()
@@ -345,6 +357,63 @@ class TestSubclasses:
         assert await serializer.serialize(EndFrame()) is None
         # "{", no credentials, and the report.
         assert [line.split()[0] for line in log] == ["WARNING", "ERROR", "INFO"]
+
+    @both
+    async def test_a_subclass_may_note_a_hang_up_before_it_is_made(
+        self, serializer_class, api
+    ) -> None:
+        noted: list[int] = []
+
+        class Noting(serializer_class):
+            async def _hang_up_call(self) -> None:
+                noted.append(api.ended.total())
+                await super()._hang_up_call()
+
+        await Noting(STREAM_SID, **TOKEN, base_url=api.base_url).serialize(EndFrame())
+        assert noted == [0]
+        assert api.ended == {path_of(CALL_SID): 1}
+
+    @both
+    async def test_a_subclass_may_have_a_hand_off_of_its_own_and_take_it_back(
+        self, serializer_class, api
+    ) -> None:
+        class HandsOff(serializer_class):
+            away = False
+
+            def hand_off(self) -> None:
+                self.away = True
+
+            async def serialize(self, frame):
+                if self.away and isinstance(frame, EndFrame | CancelFrame):
+                    return None
+                return await super().serialize(frame)
+
+        serializer = HandsOff(STREAM_SID, **TOKEN, base_url=api.base_url)
+        serializer.hand_off()
+        await serializer.serialize(EndFrame())
+        assert not api.ended
+        serializer.away = False
+        await serializer.serialize(CancelFrame())
+        assert api.ended == {path_of(CALL_SID): 1}
+
+    @both
+    async def test_a_plain_function_may_read_the_start_message_and_pass_it_on(
+        self, serializer_class
+    ) -> None:
+        class ReadsStart(serializer_class):
+            def deserialize(self, data):
+                message = json.loads(data)
+                if message["event"] == "start":
+                    self._stream_sid = message["start"]["streamSid"]
+                    self._call_sid = message["start"]["callSid"]
+                return super().deserialize(data)
+
+        params = serializer_class.InputParams(auto_hang_up=False)
+        serializer = ReadsStart("", params=params)
+        assert await serializer.deserialize(json.dumps(START)) is None
+        assert serializer._call_sid == CALL_SID
+        clear = {"event": "clear", "streamSid": STREAM_SID}
+        assert json.loads(await serializer.serialize(InterruptionFrame())) == clear
 
     async def test_params_may_be_any_object(self) -> None:
         class OnTheClass:
