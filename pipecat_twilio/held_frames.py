@@ -12,11 +12,11 @@ from pipecat.processors.frame_processor import FrameDirection
 TIMER_SECS = 0.001
 """No less is waited for: timers are no more exact."""
 
-GRACE_SECS = 0.005
+GRACE_SECS = 0.03
 """How much later than due a frame may be pushed by its timer.
 
-While the bot speaks, the next frame of audio comes within that, and pushes the one that is due:
-then there is one wake-up where there would be two.
+While the bot speaks, the next frame of audio mostly comes sooner and pushes what is due, so that
+the process is not woken up for each frame once more.
 """
 
 
@@ -47,6 +47,9 @@ class HeldFrames:
         self._held: deque[_Held] = deque()
         self._pushing = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._held) or self._pushing.locked()
 
     async def add(self, frame: Frame, direction: FrameDirection, due: float = -inf) -> None:
         """Pushes a frame when it is due and all that were added before it have been pushed.

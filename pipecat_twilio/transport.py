@@ -5,10 +5,9 @@ as it is played, and so keeps about one frame in that buffer: whenever the event
 more, the caller hears a gap, and the lateness is never made up. This one keeps `lead_secs` in
 the buffer, and fills it up again as soon as the loop runs.
 
-Sending ahead has three consequences, each handled below: what stands behind the output, such as a
-recorder, gets each frame only when the caller hears it (`push_frame`); a call ends only when the
-last word was played (`write_transport_frame`); and an interruption, which empties the buffer, must
-not discard speech that is not interruptible (`process_frame`).
+So what stands behind the output, such as a recorder, gets each frame only when the caller hears it
+(`push_frame`), a call ends only when the last word was played (`write_transport_frame`), and an
+interruption leaves speech that must not be interrupted in the buffer (`process_frame`).
 """
 
 import asyncio
@@ -49,6 +48,9 @@ MAX_WAIT_SECS = 1.0
 
 Far below `audio_out_write_timeout_secs` (10), after which Pipecat takes the caller to be gone.
 """
+
+EARLY_SECS = 0.03
+"""Audio is not held back for less: that is jitter, and a wake-up for each frame costs CPU."""
 
 PLAYED_SECS = 0.02
 """The audio counts as played when only this is left: the line adds more delay than that."""
@@ -107,6 +109,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         self._look_again = asyncio.Event()  # set for a moment: whoever waits looks again
         self._clears = 0  # how often Twilio's buffer was emptied
         self._uninterruptible_until = -inf  # when the last such audio will have been played
+        self._begins_at = -inf  # when the caller hears what was written last
         self._held = HeldFrames(super().push_frame, self.create_task, monotonic)
 
     @property
@@ -139,21 +142,21 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         sent = await self._send_audio(frame)
         if not sent or not self._twilio:
             return sent
-        # After a frame longer than the lead, the next one may be sent at once.
-        frame_secs = self._secs(frame)
+        unplayed_secs, frame_secs = self._unplayed_secs(), self._secs(frame)
+        self._begins_at = monotonic() + unplayed_secs - frame_secs
         if not is_interruptible(frame):
-            self._uninterruptible_until = monotonic() + self._unplayed_secs()
-        # A mixer makes audio all the time. Between utterances that gets no lead, or the next
-        # utterance would have to wait for it.
+            self._uninterruptible_until = self._begins_at + frame_secs
+        # After a frame longer than the lead, the next one may be sent at once. A mixer makes audio
+        # all the time: between utterances that gets no lead, or the next would have to wait for it.
         is_background = self._params.audio_out_mixer and type(frame) is OutputAudioRawFrame
         enough_secs = frame_secs if is_background else max(frame_secs, self._lead_secs)
-        timeout_secs = getattr(self._params, "audio_out_write_timeout_secs", inf)
-        if not self._unplayed_secs():  # dropped, or written by a subclass in a way of its own
+        if unplayed_secs == 0:  # dropped, or written by a subclass in a way of its own
             await super()._write_audio_sleep()  # type: ignore[no-untyped-call]
-        elif self._unplayed_secs() - enough_secs > TIMER_SECS:
+        elif unplayed_secs - enough_secs > TIMER_SECS:
+            timeout_secs = getattr(self._params, "audio_out_write_timeout_secs", inf)
             await self._wait_until_unplayed(enough_secs, min(MAX_WAIT_SECS, timeout_secs / 2))
-        else:
-            await asyncio.sleep(0)  # other calls get their turn; a timer would cost more
+        elif unplayed_secs > 2 * frame_secs:
+            await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
         return self._clears == clears
 
     async def _send_audio(self, frame: OutputAudioRawFrame) -> bool:
@@ -212,6 +215,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             # All but what FastAPIWebsocketOutputTransport does: send `clear`.
             await super(FastAPIWebsocketOutputTransport, self).process_frame(frame, direction)
         else:
+            await self._held.release(monotonic())  # the caller has begun to hear these
             await super().process_frame(frame, direction)
             self._clears += 1
             self._wake()
@@ -220,35 +224,36 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
     async def push_frame(
         self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
     ) -> None:
-        """Pushes a frame when the caller hears what it tells of.
+        """Pushes audio, what follows it, and the beginning and the end of speech when it is heard.
 
-        This holds for audio, for the frames that follow it, and for the beginning and the end of
-        speech in both directions. An interruption drops what is then not heard.
+        An interruption drops what is then not heard. All other frames are pushed at once.
 
         Args:
             frame: Any frame.
             direction: Where it is going.
         """
-        if isinstance(frame, _LastWordFrame):
-            return
         is_down = direction == FrameDirection.DOWNSTREAM
-        if isinstance(frame, BotStoppedSpeakingFrame):
+        if isinstance(frame, OutputAudioRawFrame) and is_down:
+            if self._begins_at > monotonic() + EARLY_SECS or self._held:
+                await self._held.add(frame, direction, self._begins_at)
+                return
+        elif isinstance(frame, _LastWordFrame):
+            return
+        elif isinstance(frame, BotStoppedSpeakingFrame):
             if self._twilio:
                 self._twilio.speech_ended()
             heard_at = monotonic() + self._unplayed_secs() - PLAYED_SECS
             await self._held.add(frame, direction, heard_at)
-        elif isinstance(frame, OutputAudioRawFrame) and is_down:
-            early_secs = self._unplayed_secs() - self._secs(frame)
-            await self._held.add(frame, direction, monotonic() + early_secs)
+            return
         elif isinstance(frame, EndFrame | StopFrame | CancelFrame):
             await self._held.release()
-            await super().push_frame(frame, direction)
-        elif not isinstance(frame, BotStartedSpeakingFrame) and (
-            not is_down or isinstance(frame, SystemFrame) or frame.pts
+        elif self._held and (
+            isinstance(frame, BotStartedSpeakingFrame)
+            or (is_down and not isinstance(frame, SystemFrame) and not frame.pts)
         ):
-            await super().push_frame(frame, direction)
-        else:
             await self._held.add(frame, direction)
+            return
+        await super().push_frame(frame, direction)
 
     async def cleanup(self) -> None:
         """Releases what the transport holds."""
@@ -271,7 +276,7 @@ class TwilioTransport(FastAPIWebsocketTransport):
             less than the output frame being sent. A stall of the event loop up to this long is not
             heard. Default 0.2: more than a garbage collection or the start of another call takes.
             It adds no delay. What stands behind the output gets audio, and the frames that follow
-            it, when the caller hears it; `BotStoppedSpeakingFrame` comes 20 ms before the end.
+            it, when the caller hears it, and `BotStoppedSpeakingFrame` within 20 ms of the end.
             With `audio_out_mixer`, background audio between utterances keeps a lead of one frame,
             so that it does not delay the next utterance.
 

@@ -19,9 +19,11 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from virtual_call import RATE, Bot, Play, VirtualLoop, say_two_seconds, stall
 
+from pipecat_twilio.held_frames import HeldFrames
+
 CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
 
-LATE_SECS = 0.01  # a frame may be so much later than what it tells of
+LATE_SECS = 0.032  # a frame may be so much later than what it tells of
 BOTH = pytest.mark.parametrize("transport", [None, FastAPIWebsocketTransport])
 
 
@@ -34,7 +36,7 @@ def told(frame_type: type, bot: Bot) -> list[float]:
 
 
 class TestAudio:
-    @pytest.mark.parametrize("lead_secs", [0, 0.05, 0.2, 5])
+    @pytest.mark.parametrize("lead_secs", [0, 0.08, 0.2, 5])
     def test_it_comes_when_the_caller_begins_to_hear_it(self, play: Play, lead_secs) -> None:
         bot = play(say_two_seconds, lead_secs=lead_secs)
         late = [
@@ -45,14 +47,15 @@ class TestAudio:
         assert min(late) > -0.002
         assert max(late) < LATE_SECS
 
-    def test_a_late_event_loop_brings_it_late_but_whole(self, play: Play) -> None:
+    def test_a_late_event_loop_brings_it_late_but_whole_and_in_order(self, play: Play) -> None:
         async def scenario(bot: Bot, loop: VirtualLoop) -> None:
-            loop.call_later(0.1, stall, loop, 0.12, 0.5)
+            loop.call_later(0.1, stall, loop, 0.4, 0.5)  # longer than the lead
             await say_two_seconds(bot, loop)
 
-        bot = play(scenario)
-        pushed = [f for _, f in bot.downstream.seen if isinstance(f, TTSAudioRawFrame)]
-        assert b"".join(frame.audio for frame in pushed) == audio(2).audio
+        frames = [f for _, f in play(scenario).downstream.seen if isinstance(f, TTSAudioRawFrame)]
+        assert sum(len(frame.audio) for frame in frames) == 2 * 2 * RATE
+        ids = [frame.id for frame in frames]
+        assert ids == sorted(ids)
 
     @pytest.mark.parametrize("secs", [1, 0.1])
     def test_an_interruption_drops_what_was_not_heard(self, play: Play, secs: float) -> None:
@@ -185,6 +188,19 @@ class TestBeginningOfSpeech:
 
 
 class TestOrder:
+    async def test_they_are_held_until_the_last_one_has_been_pushed(self) -> None:
+        async def push(*_: Any) -> None:
+            await pushed.wait()
+
+        pushed = asyncio.Event()
+        held = HeldFrames(push, asyncio.create_task, asyncio.get_running_loop().time)
+        adding = asyncio.create_task(held.add(audio(1), FrameDirection.DOWNSTREAM))
+        await asyncio.sleep(0)
+        assert held
+        pushed.set()
+        await adding
+        assert not held
+
     def test_a_slow_processor_behind_the_output_gets_frames_in_order(self, play: Play) -> None:
         """A direct processor holds up whoever pushes to it."""
         seen = []

@@ -342,8 +342,8 @@ class TestInterruption:
             frame = TTSAudioRawFrame(b"\x10\x10" * RATE, RATE, 1)
             frame.interruptible = False
             await bot.worker.queue_frame(frame)
-            for _ in range(9):
-                await asyncio.sleep(0.1)
+            for _ in range(13):
+                await asyncio.sleep(0.075)
                 await bot.interrupt()
             await asyncio.sleep(1)
             await bot.interrupt()
