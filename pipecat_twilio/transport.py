@@ -11,13 +11,11 @@ interruption leaves speech that must not be interrupted in the buffer (`process_
 """
 
 import asyncio
-import inspect
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
 from typing import Any
 
-from pipecat import version
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
@@ -38,6 +36,7 @@ from pipecat.transports.websocket.fastapi import (
 )
 
 from pipecat_twilio.held_frames import TIMER_SECS, HeldFrames, is_interruptible
+from pipecat_twilio.input_transport import TwilioInputTransport, check_uses
 from pipecat_twilio.serializer import TwilioFrameSerializer
 
 MAX_LEAD_SECS = 60
@@ -72,17 +71,14 @@ def check_pipecat() -> None:
     Raises:
         RuntimeError: It lacks one; the message names what is missing.
     """
-    used: dict[Any, tuple[str, ...]] = {
-        FastAPIWebsocketOutputTransport.write_audio_frame: ("_write_frame", "_write_audio_sleep"),
-        FastAPIWebsocketTransport.__init__: ("_client", "_params", "_output", "_output_name"),
-    }
-    for function, names in used.items():
-        uses = inspect.unwrap(function).__code__.co_names
-        if missing := [name for name in names if name not in uses]:
-            raise RuntimeError(
-                f"pipecat-ai {version()} is not a release that TwilioTransport knows: "
-                f"{function.__qualname__} does not use {', '.join(missing)}"
-            )
+    write = FastAPIWebsocketOutputTransport.write_audio_frame
+    init = FastAPIWebsocketTransport.__init__
+    check_uses(
+        {
+            write: ("_write_frame", "_write_audio_sleep"),
+            init: ("_client", "_params", "_input", "_input_name", "_output", "_output_name"),
+        }
+    )
 
 
 check_pipecat()
@@ -295,6 +291,7 @@ class TwilioTransport(FastAPIWebsocketTransport):
     ) -> None:
         check_lead_secs(lead_secs)
         super().__init__(websocket, params, input_name=input_name, output_name=output_name)
+        self._input = TwilioInputTransport(self, self._client, self._params, name=self._input_name)
         self._output = TwilioOutputTransport(
             self, self._client, self._params, name=self._output_name, lead_secs=lead_secs
         )

@@ -601,7 +601,7 @@ class TestAnotherPipecat:
             self._client = self._params = self._exit = None
 
         monkeypatch.setattr(FastAPIWebsocketTransport, "__init__", init)
-        with pytest.raises(RuntimeError, match=r"does not use _output, _output_name"):
+        with pytest.raises(RuntimeError, match=r"does not use _input, _input_name, _output, _out"):
             check_pipecat()
 
     def test_it_is_refused_when_the_module_is_loaded(self) -> None:

@@ -79,6 +79,7 @@ class Twilio:
         self.plays: list[tuple[float, float]] = []  # when each piece of audio was heard
         self.levels: list[float] = []  # seconds unplayed after each piece came
         self.closed_at: float | None = None
+        self.sends: asyncio.Queue[str] = asyncio.Queue()  # what the bot receives
 
     async def send_text(self, text: str) -> None:
         now, message = self._clock(), json.loads(text)
@@ -92,8 +93,7 @@ class Twilio:
             self.plays = [(begin, min(end, now)) for begin, end in self.plays if begin < now]
 
     async def receive(self) -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
+        return {"type": "websocket.receive", "text": await self.sends.get()}
 
     async def close(self) -> None:
         self.closed_at = self._clock()
