@@ -67,8 +67,9 @@ async def test_its_figures_are_those_of_the_caller(
     gaps = [gap for gap in silences(played.is_playing) if gap > MIN_GAP_SECS]
     assert report.gap_secs == pytest.approx(sum(gaps), abs=0.02)
     assert report.gap_secs > STALL_SECS / 2
-    # That of "#" came back when the bot read no more.
-    assert report.marks_played == theirs.marks_echoed - 1 == 1
+    # That of "#" comes back at the moment at which the bot reads no more: it may be in the report.
+    assert theirs.marks_echoed == 2
+    assert report.marks_played in (1, 2)
     assert report.interruptions == theirs.clears_received
     assert report.dropped == {}
     assert (report.ended_by, report.rest_answer) == ("EndFrame", "200")
