@@ -40,7 +40,7 @@ from echo_bot import Settings, create_app
 from echo_report import Report, report
 from loguru import logger
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
-from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
+from pipecat.transports.websocket import fastapi
 from streamdouble import audio
 from streamdouble.protocol import StreamIdentity
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait, WaitFor
@@ -129,7 +129,7 @@ async def call_echo_bots(speech: Path, folder: Path, progress: Progress) -> list
                 sample_rate=rate,
                 output_ms=20,  # answers each message at once, not every other
                 serializer=serializer,
-                transport=FastAPIWebsocketTransport,
+                transport=fastapi.FastAPIWebsocketTransport,
             )
             for _ in range(TRIES):
                 async with serve_bot(settings) as webhook:

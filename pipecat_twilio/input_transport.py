@@ -1,45 +1,7 @@
 """The input of `TwilioTransport`: Pipecat's, without a queue and a task that have nothing to do."""
 
-import inspect
-from typing import Any
-
-from pipecat import version
 from pipecat.frames.frames import InputAudioRawFrame
-from pipecat.processors.frame_processor import FrameProcessor
-from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketInputTransport
-
-
-def check_uses(used: dict[Any, tuple[str, ...]]) -> None:
-    """Checks that functions of this release of Pipecat use the names that are relied on.
-
-    Raises:
-        RuntimeError: One does not; the message names what is missing.
-    """
-    for function, names in used.items():
-        uses = inspect.unwrap(function).__code__.co_names
-        if missing := [name for name in names if name not in uses]:
-            raise RuntimeError(
-                f"pipecat-ai {version()} is not a release that TwilioTransport knows: "
-                f"{function.__qualname__} does not use {', '.join(missing)}"
-            )
-
-
-def check_pipecat() -> None:
-    """Checks the parts of Pipecat's input transport that are replaced here.
-
-    Raises:
-        RuntimeError: This release lacks one.
-    """
-    check_uses(
-        {
-            BaseInputTransport.push_audio_frame: ("_params", "_paused", "_audio_in_queue"),
-            FrameProcessor.queue_frame: ("_enable_direct_mode",),
-        }
-    )
-
-
-check_pipecat()
 
 
 class TwilioInputTransport(FastAPIWebsocketInputTransport):

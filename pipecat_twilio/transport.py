@@ -1,58 +1,26 @@
 """Pipecat's FastAPI WebSocket transport, paced by what Twilio has yet to play.
 
-Twilio buffers what it is sent and plays it in order. Pipecat's transport sends audio just as fast
-as it is played, and so keeps about one frame in that buffer: whenever the event loop is late by
-more, the caller hears a gap, and the lateness is never made up. This one keeps `lead_secs` in
-the buffer, and fills it up again as soon as the loop runs.
-
-So what stands behind the output, such as a recorder, gets each frame only when the caller hears it
-(`push_frame`), a call ends only when the last word was played (`write_transport_frame`), and an
-interruption leaves speech that must not be interrupted in the buffer (`process_frame`).
+The two halves are in `input_transport` and `output_transport`. Both replace parts of Pipecat's, so
+this module checks that the release has those parts.
 """
 
-import asyncio
-from dataclasses import dataclass
-from math import inf
-from time import monotonic
+import inspect
 from typing import Any
 
-from pipecat.frames.frames import (
-    BotStartedSpeakingFrame,
-    BotStoppedSpeakingFrame,
-    CancelFrame,
-    DataFrame,
-    EndFrame,
-    Frame,
-    InterruptionFrame,
-    OutputAudioRawFrame,
-    StopFrame,
-    SystemFrame,
-)
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat import version
+from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketOutputTransport,
     FastAPIWebsocketParams,
     FastAPIWebsocketTransport,
 )
 
-from pipecat_twilio.held_frames import TIMER_SECS, HeldFrames, is_interruptible
-from pipecat_twilio.input_transport import TwilioInputTransport, check_uses
-from pipecat_twilio.serializer import TwilioFrameSerializer
+from pipecat_twilio.input_transport import TwilioInputTransport
+from pipecat_twilio.output_transport import PAUSED, PROCESS_FRAME, TwilioOutputTransport
 
 MAX_LEAD_SECS = 60
 """No stall lasts longer than this, and an interruption throws away all that was sent ahead."""
-
-MAX_WAIT_SECS = 1.0
-"""The longest wait after one write; what is left of it comes after the next one.
-
-Far below `audio_out_write_timeout_secs` (10), after which Pipecat takes the caller to be gone.
-"""
-
-EARLY_SECS = 0.03
-"""Audio is not held back for less: that is jitter, and a wake-up for each frame costs CPU."""
-
-PLAYED_SECS = 0.02
-"""The audio counts as played when only this is left: the line adds more delay than that."""
 
 
 def check_lead_secs(lead_secs: float) -> None:
@@ -66,195 +34,29 @@ def check_lead_secs(lead_secs: float) -> None:
 
 
 def check_pipecat() -> None:
-    """Checks that this release of Pipecat has the parts of its transport that are replaced here.
+    """Checks that this release of Pipecat has the private parts that the two halves rely on.
 
     Raises:
         RuntimeError: It lacks one; the message names what is missing.
     """
-    write = FastAPIWebsocketOutputTransport.write_audio_frame
-    init = FastAPIWebsocketTransport.__init__
-    check_uses(
-        {
-            write: ("_write_frame", "_write_audio_sleep"),
-            init: ("_client", "_params", "_input", "_input_name", "_output", "_output_name"),
-        }
-    )
+    transport = ("_client", "_params", "_input", "_input_name", "_output", "_output_name")
+    used: dict[Any, tuple[str, ...]] = {
+        FastAPIWebsocketTransport.__init__: transport,
+        FastAPIWebsocketOutputTransport.write_audio_frame: ("_write_frame", "_write_audio_sleep"),
+        BaseInputTransport.push_audio_frame: ("_params", "_paused", "_audio_in_queue"),
+        FrameProcessor.queue_frame: ("_enable_direct_mode", PROCESS_FRAME),
+        FrameProcessor.pause_processing_frames: (PAUSED,),
+    }
+    for function, names in used.items():
+        uses = inspect.unwrap(function).__code__.co_names
+        if missing := [name for name in names if name not in uses]:
+            raise RuntimeError(
+                f"pipecat-ai {version()} is not a release that TwilioTransport knows: "
+                f"{function.__qualname__} does not use {', '.join(missing)}"
+            )
 
 
 check_pipecat()
-
-
-@dataclass
-class _LastWordFrame(DataFrame):
-    """Queued behind all audio when the pipeline ends."""
-
-
-class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
-    """The output of a `TwilioTransport`, which makes it.
-
-    Args:
-        args, kwargs: Pipecat's arguments.
-        lead_secs: How much unplayed audio to keep in Twilio's buffer, in seconds.
-    """
-
-    _params: FastAPIWebsocketParams
-
-    def __init__(self, *args: Any, lead_secs: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lead_secs = lead_secs
-        self._look_again = asyncio.Event()  # set for a moment: whoever waits looks again
-        self._clears = 0  # how often Twilio's buffer was emptied
-        self._uninterruptible_until = -inf  # when the last such audio will have been played
-        self._begins_at = -inf  # when the caller hears what was written last
-        self._held = HeldFrames(super().push_frame, self.create_task, monotonic)
-
-    @property
-    def _twilio(self) -> TwilioFrameSerializer | None:
-        """The serializer, if it knows what Twilio has yet to play."""
-        serializer = self._params.serializer
-        return serializer if isinstance(serializer, TwilioFrameSerializer) else None
-
-    def _secs(self, frame: OutputAudioRawFrame) -> float:
-        return len(frame.audio) / (2 * self._params.audio_out_channels * self.sample_rate)
-
-    def _unplayed_secs(self) -> float:
-        return self._twilio.unplayed_secs() if self._twilio else 0
-
-    async def _write_audio_sleep(self) -> None:
-        """Uses Pipecat's pacing only with other serializers."""
-        if not self._twilio:
-            await super()._write_audio_sleep()  # type: ignore[no-untyped-call]
-
-    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
-        """Sends a frame, then waits while Twilio has more than `lead_secs` to play.
-
-        Args:
-            frame: Audio at the transport's rate.
-
-        Returns:
-            Whether it was sent, and not cleared before the caller heard it.
-        """
-        clears = self._clears
-        sent = await self._send_audio(frame)
-        if not sent or not self._twilio:
-            return sent
-        unplayed_secs, frame_secs = self._unplayed_secs(), self._secs(frame)
-        self._begins_at = monotonic() + unplayed_secs - frame_secs
-        if not is_interruptible(frame):
-            self._uninterruptible_until = self._begins_at + frame_secs
-        # After a frame longer than the lead, the next one may be sent at once. A mixer makes audio
-        # all the time: between utterances that gets no lead, or the next would have to wait for it.
-        is_background = self._params.audio_out_mixer and type(frame) is OutputAudioRawFrame
-        enough_secs = frame_secs if is_background else max(frame_secs, self._lead_secs)
-        if unplayed_secs == 0:  # dropped, or written by a subclass in a way of its own
-            await super()._write_audio_sleep()  # type: ignore[no-untyped-call]
-        elif unplayed_secs - enough_secs > TIMER_SECS:
-            timeout_secs = getattr(self._params, "audio_out_write_timeout_secs", inf)
-            await self._wait_until_unplayed(enough_secs, min(MAX_WAIT_SECS, timeout_secs / 2))
-        elif unplayed_secs > 2 * frame_secs:
-            await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
-        return self._clears == clears
-
-    async def _send_audio(self, frame: OutputAudioRawFrame) -> bool:
-        # Pipecat's transport sends a copy at its own rate and channels. Where the frame has these
-        # already and only our `serialize` sees it, the copy would be work for nothing.
-        serialize = getattr(self._params.serializer, "serialize", None)
-        if (
-            getattr(serialize, "__func__", None) is not TwilioFrameSerializer.serialize
-            or frame.sample_rate != self.sample_rate
-            or frame.num_channels != self._params.audio_out_channels
-            or self._params.add_wav_header
-        ):
-            return await super().write_audio_frame(frame)
-        is_open = self._client.is_connected and not self._client.is_closing
-        return is_open and await self._write_frame(frame) is not False  # None in Pipecat 1.7
-
-    async def _wait_until_unplayed(self, enough_secs: float, max_wait_secs: float = inf) -> None:
-        """Returns when Twilio has no more than this to play, or it has taken too long."""
-        end = monotonic() + max_wait_secs
-        while (secs := min(self._unplayed_secs() - enough_secs, end - monotonic())) > TIMER_SECS:
-            if not self._client.is_connected:  # nobody is left to hear it
-                return
-            timer = asyncio.get_running_loop().call_later(secs, self._wake)
-            try:
-                await self._look_again.wait()
-            finally:
-                timer.cancel()
-
-    def _wake(self) -> None:
-        self._look_again.set()
-        self._look_again.clear()
-
-    async def write_transport_frame(self, frame: Frame) -> None:
-        """Handles a frame from the audio queue; the last one waits until all has been played.
-
-        Args:
-            frame: Any frame.
-        """
-        if isinstance(frame, _LastWordFrame):
-            await self._wait_until_unplayed(PLAYED_SECS)
-        else:
-            await super().write_transport_frame(frame)
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Processes a frame as Pipecat does, and considers what Twilio has yet to play.
-
-        Args:
-            frame: Any frame.
-            direction: Where it is going.
-        """
-        if not isinstance(frame, InterruptionFrame):
-            if isinstance(frame, EndFrame):
-                await super().process_frame(_LastWordFrame(), FrameDirection.DOWNSTREAM)
-            await super().process_frame(frame, direction)
-        elif self._uninterruptible_until > monotonic():
-            # All but what FastAPIWebsocketOutputTransport does: send `clear`.
-            await super(FastAPIWebsocketOutputTransport, self).process_frame(frame, direction)
-        else:
-            await self._held.release(monotonic())  # the caller has begun to hear these
-            await super().process_frame(frame, direction)
-            self._clears += 1
-            self._wake()
-            await self._held.interrupt()
-
-    async def push_frame(
-        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
-    ) -> None:
-        """Pushes audio, what follows it, and the beginning and the end of speech when it is heard.
-
-        An interruption drops what is then not heard. All other frames are pushed at once.
-
-        Args:
-            frame: Any frame.
-            direction: Where it is going.
-        """
-        is_down = direction == FrameDirection.DOWNSTREAM
-        if isinstance(frame, OutputAudioRawFrame) and is_down:
-            if self._begins_at > monotonic() + EARLY_SECS or self._held:
-                await self._held.add(frame, direction, self._begins_at)
-                return
-        elif isinstance(frame, _LastWordFrame):
-            return
-        elif isinstance(frame, BotStoppedSpeakingFrame):
-            if self._twilio:
-                self._twilio.speech_ended()
-            heard_at = monotonic() + self._unplayed_secs() - PLAYED_SECS
-            await self._held.add(frame, direction, heard_at)
-            return
-        elif isinstance(frame, EndFrame | StopFrame | CancelFrame):
-            await self._held.release()
-        elif self._held and (
-            isinstance(frame, BotStartedSpeakingFrame)
-            or (is_down and not isinstance(frame, SystemFrame) and not frame.pts)
-        ):
-            await self._held.add(frame, direction)
-            return
-        await super().push_frame(frame, direction)
-
-    async def cleanup(self) -> None:
-        """Releases what the transport holds."""
-        self._held.clear()
-        await super().cleanup()  # type: ignore[no-untyped-call]
 
 
 class TwilioTransport(FastAPIWebsocketTransport):

@@ -169,7 +169,9 @@ def _utf8_bytes(data: str | bytes, limit: int) -> int:
     """Returns the size of `data` in bytes; above `limit` it may return less, but not below it."""
     if not isinstance(data, str):
         return memoryview(data).nbytes
-    return len(data) if len(data) > limit else len(data.encode(errors="surrogatepass"))
+    if data.isascii() or len(data) > limit:
+        return len(data)
+    return len(data.encode(errors="surrogatepass"))
 
 
 def media(stream_sid: str, ulaw: bytes) -> str:

@@ -16,7 +16,7 @@ from streams import documented, media
 from virtual_call import Bot, Play, VirtualLoop
 
 from pipecat_twilio import TwilioTransport
-from pipecat_twilio.input_transport import check_pipecat
+from pipecat_twilio.transport import check_pipecat
 
 
 class Halving(BaseAudioFilter):

@@ -14,12 +14,15 @@ from pipecat.frames.frames import (
     EndFrame,
     ErrorFrame,
     Frame,
+    InterruptionFrame,
+    LLMTextFrame,
     OutputAudioRawFrame,
     OutputTransportMessageFrame,
     SpeechOutputAudioRawFrame,
     StopFrame,
     TTSAudioRawFrame,
 )
+from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
 from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketOutputTransport,
@@ -464,6 +467,132 @@ class Hum(BaseAudioMixer):
         return (np.frombuffer(audio, "<i2") + 1).astype("<i2").tobytes()
 
 
+class TestQueues:
+    """Audio skips the two queues of a processor, but no frame that is in them."""
+
+    def test_frames_keep_the_order_that_pipecats_transport_gives_them(self, play) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            for number, kind in enumerate(np.random.default_rng(1).choice(3, 99)):
+                frame = (
+                    OutputAudioRawFrame(bytes([number]) * 640, RATE, 1),
+                    OutputTransportMessageFrame(messages.mark("MZ1", str(number))),
+                    LLMTextFrame(str(number)),
+                )[kind]
+                await bot.transport.output().queue_frame(frame)
+                if number % 7 == 6:
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(3)
+
+        def order(transport: type) -> tuple[list[Any], list[Any]]:
+            bot = play(scenario, transport)
+            behind = [
+                getattr(frame, "text", None) or getattr(frame, "audio", None)
+                for _, frame in bot.downstream.seen
+                if isinstance(frame, LLMTextFrame | OutputAudioRawFrame)
+            ]
+            return [message for _, message in bot.twilio.received], behind
+
+        sent, behind = order(TwilioTransport)
+        assert (sent, behind) == order(FastAPIWebsocketTransport)
+        assert len(sent) > 50
+        assert len(behind) > 50
+
+    def test_audio_before_the_pipeline_has_started_has_the_fate_that_pipecat_gives_it(
+        self, play
+    ) -> None:  # it is heard, but with pipecat-ai 1.7
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            await queued
+            await asyncio.sleep(1)
+
+        def heard(kind: type[FastAPIWebsocketTransport]) -> int:
+            def made(*args: Any) -> FastAPIWebsocketTransport:
+                nonlocal queued
+                transport = kind(*args)
+                frame = OutputAudioRawFrame(b"\x10\x10" * 320, RATE, 1)
+                queued = asyncio.ensure_future(transport.output().queue_frame(frame))
+                return transport
+
+            return len(play(scenario, made).twilio.received)
+
+        queued: asyncio.Future[None]
+        assert heard(TwilioTransport) == heard(FastAPIWebsocketTransport)
+
+    @pytest.mark.parametrize("transport", [TwilioTransport, FastAPIWebsocketTransport])
+    def test_it_waits_while_the_output_is_paused(self, play, transport) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            await bot.speak(0.4)
+            await asyncio.sleep(1)
+            await bot.transport.output().pause_processing_frames()
+            await bot.speak(0.4)
+            await asyncio.sleep(1)
+            assert len(bot.twilio.received) == 10
+            await bot.transport.output().resume_processing_frames()
+            await asyncio.sleep(1)
+            assert len(bot.twilio.received) == 20
+
+        play(scenario, transport)
+
+    def test_what_is_said_while_an_interruption_is_handled_is_heard(self, play) -> None:
+        class Slow(TwilioFrameSerializer):
+            async def serialize(self, frame: Frame) -> str | bytes | None:
+                if isinstance(frame, InterruptionFrame):
+                    await asyncio.sleep(0.1)
+                return await super().serialize(frame)
+
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            await bot.speak(0.4)
+            await asyncio.sleep(1)
+            await bot.interrupt()
+            await bot.interrupt()
+            await asyncio.sleep(0.15)  # the second one is being handled
+            await bot.speak(0.4)
+            await asyncio.sleep(1)
+
+        bot = play(scenario, serializer=no_hang_up(Slow))
+        events = [message["event"] for _, message in bot.twilio.received]
+        assert events == ["media"] * 10 + ["clear"] * 2 + ["media"] * 10
+
+    def test_who_pushes_the_end_does_not_wait_for_the_last_word(self, play) -> None:
+        async def scenario(bot: Bot, loop: VirtualLoop) -> None:
+            await bot.speak(1)
+            await asyncio.sleep(0.1)
+            pushed = loop.now
+            await bot.transport.output().queue_frame(EndFrame())
+            assert loop.now == pushed
+            await asyncio.sleep(2)
+            assert bot.downstream.times(EndFrame)
+
+        play(scenario)
+
+    def test_only_audio_behind_another_frame_is_queued(
+        self, play, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def queue_frame(self: Any, frame: Frame, *args: Any) -> None:
+            queued.append(type(frame))
+            await original(self, frame, *args)
+
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            output = bot.transport.output()
+            for _ in range(10):
+                for _ in range(5):
+                    await output.queue_frame(TTSAudioRawFrame(bytes(640), RATE, 1))
+                    await asyncio.sleep(0.04)
+                await output.pause_processing_frames()
+                await output.queue_frame(LLMTextFrame("dropped"))
+                await output.queue_frame(TTSAudioRawFrame(bytes(640), RATE, 1))
+                await asyncio.sleep(0.04)
+                await output.queue_frame(*bot.interruption())
+                await asyncio.sleep(0.04)
+            assert not bot.downstream.times(LLMTextFrame)
+
+        queued: list[type] = []
+        original = FastAPIWebsocketOutputTransport.queue_frame
+        monkeypatch.setattr(FastAPIWebsocketOutputTransport, "queue_frame", queue_frame)
+        play(scenario)
+        # The very first, those behind a text, and the next ones after these had been dropped.
+        assert queued.count(TTSAudioRawFrame) == 1 + 10 + 9
+
+
 class TestCopies:
     """Pipecat's transport sends a copy of each frame, which is made only for who can see it."""
 
@@ -602,6 +731,14 @@ class TestAnotherPipecat:
 
         monkeypatch.setattr(FastAPIWebsocketTransport, "__init__", init)
         with pytest.raises(RuntimeError, match=r"does not use _input, _input_name, _output, _out"):
+            check_pipecat()
+
+    @pytest.mark.parametrize("method", ["queue_frame", "pause_processing_frames"])
+    def test_one_whose_processors_work_otherwise_is_refused(self, monkeypatch, method) -> None:
+        async def other(self: Any, *args: Any) -> None: ...
+
+        monkeypatch.setattr(FrameProcessor, method, other)
+        with pytest.raises(RuntimeError, match=r"does not use .*_FrameProcessor__"):
             check_pipecat()
 
     def test_it_is_refused_when_the_module_is_loaded(self) -> None:
