@@ -2,8 +2,8 @@
 
 Keys: `*` interrupts the bot, `#` has it hang up; every key is answered with a Twilio mark.
 
-For a local try, `python examples/echo_bot.py --allow-anyone` serves anyone who reaches the loopback
-interface. To answer real calls, point a Twilio number's voice webhook at PUBLIC_URL/ and set
+For a local try, `python examples/echo_bot.py --allow-anyone` serves anyone on this machine, and
+ends no calls at Twilio. To answer real calls, point a number's voice webhook at PUBLIC_URL/ and set
 
     PUBLIC_URL          where Twilio reaches this server, such as https://bot.example.com
     TWILIO_AUTH_TOKEN   signs Twilio's requests; without these two the bot does not start
@@ -71,7 +71,7 @@ class Settings:
     transport: type[FastAPIWebsocketTransport] = TwilioTransport
 
     @classmethod
-    def from_environment(cls, **others: Any) -> "Settings":
+    def from_environment(cls) -> "Settings":
         """Reads the variables named at the top of this file."""
         variable = os.environ.get
         return cls(
@@ -82,7 +82,6 @@ class Settings:
             region=variable("TWILIO_REGION", ""),
             edge=variable("TWILIO_EDGE", ""),
             public_url=variable("PUBLIC_URL", "").rstrip("/"),
-            **others,
         )
 
     def is_signed(self, request: HTTPConnection, params: Any = None) -> bool:
@@ -284,9 +283,10 @@ def main() -> int:
     parser.add_argument(
         "--allow-anyone", action="store_true", help="check no signatures; listens on loopback"
     )
-    arguments = parser.parse_args()
-    settings = Settings.from_environment(allow_anyone=arguments.allow_anyone)
-    host = "127.0.0.1" if arguments.allow_anyone else "0.0.0.0"  # noqa: S104  # Twilio calls
+    anyone = parser.parse_args().allow_anyone
+    # Whoever is allowed to call must not have other calls of the account ended.
+    settings = Settings(allow_anyone=True) if anyone else Settings.from_environment()
+    host = "127.0.0.1" if anyone else "0.0.0.0"  # noqa: S104  # Twilio calls
     port = int(os.environ.get("PORT", "8765"))
     try:
         serve(settings, host=host, port=port)

@@ -17,7 +17,12 @@ from pipecat.transports.websocket.fastapi import (
 )
 
 from pipecat_twilio.input_transport import TwilioInputTransport
-from pipecat_twilio.output_transport import PAUSED, PROCESS_FRAME, TwilioOutputTransport
+from pipecat_twilio.output_transport import (
+    EVENTS,
+    PROCESS_FRAME,
+    QUEUES,
+    TwilioOutputTransport,
+)
 
 MAX_LEAD_SECS = 60
 """No stall lasts longer than this, and an interruption throws away all that was sent ahead."""
@@ -34,7 +39,7 @@ def check_lead_secs(lead_secs: float) -> None:
 
 
 def check_pipecat() -> None:
-    """Checks that this release of Pipecat has the private parts that the two halves rely on.
+    """Checks that this release of Pipecat has the private attributes that the halves rely on.
 
     Raises:
         RuntimeError: It lacks one; the message names what is missing.
@@ -45,10 +50,12 @@ def check_pipecat() -> None:
         FastAPIWebsocketOutputTransport.write_audio_frame: ("_write_frame", "_write_audio_sleep"),
         BaseInputTransport.push_audio_frame: ("_params", "_paused", "_audio_in_queue"),
         FrameProcessor.queue_frame: ("_enable_direct_mode", PROCESS_FRAME),
-        FrameProcessor.pause_processing_frames: (PAUSED,),
+        FrameProcessor.__init__: (*QUEUES, *EVENTS),
+        FrameProcessor.add_event_handler: ("_event_handlers",),
     }
     for function, names in used.items():
-        uses = inspect.unwrap(function).__code__.co_names
+        code = inspect.unwrap(function).__code__
+        uses = {*code.co_names, *code.co_consts}
         if missing := [name for name in names if name not in uses]:
             raise RuntimeError(
                 f"pipecat-ai {version()} is not a release that TwilioTransport knows: "

@@ -81,14 +81,16 @@ class PhoneServer:
     @property
     def url(self) -> str:
         """The page's address, and the `base_url` of the REST API."""
-        return f"http://{self._host}:{self._port}"
+        return f"http://{self._authority(self._host)}"
+
+    def _authority(self, name: str) -> str:
+        return f"[{name}]:{self._port}" if ":" in name else f"{name}:{self._port}"  # IPv6
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         names = {self._host, "localhost", "127.0.0.1"}
-        hosts = {f"{name}:{self._port}" for name in names}
         origin = request.headers.get("Origin")
-        if request.host not in hosts:
+        if request.host not in map(self._authority, names):
             raise web.HTTPForbidden(text="This phone is for its own address only.\n")
         if origin is not None and origin != f"http://{request.host}":
             raise web.HTTPForbidden(text="This phone is for its own page only.\n")

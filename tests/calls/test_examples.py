@@ -90,20 +90,26 @@ class TestWhoIsServed:
         assert "--allow-anyone" in done.stderr
 
     @pytest.mark.parametrize(
-        ("options", "host"), [(["--allow-anyone"], "127.0.0.1"), ([], "0.0.0.0")]
+        ("options", "host", "token"),
+        [(["--allow-anyone"], "127.0.0.1", ""), ([], "0.0.0.0", TOKEN)],
     )
-    def test_with_allow_anyone_the_bot_listens_on_loopback_only(
-        self, call: ModuleType, options: list[str], host: str, monkeypatch: pytest.MonkeyPatch
+    def test_with_allow_anyone_the_bot_listens_on_loopback_only_and_cannot_end_calls(
+        self, call: ModuleType, options, host, token, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import echo_bot
 
         served: dict[str, Any] = {}
         monkeypatch.setattr(echo_bot.uvicorn, "run", lambda _, **options: served.update(options))
         monkeypatch.setattr(echo_bot, "gc", MagicMock())
+        monkeypatch.setattr(echo_bot, "create_app", made := MagicMock())
         monkeypatch.setattr(sys, "argv", ["echo_bot.py", *options])
         monkeypatch.setenv("PUBLIC_URL", "https://bot.example.com")
         monkeypatch.setenv("TWILIO_AUTH_TOKEN", TOKEN)
+        monkeypatch.setenv("TWILIO_ACCOUNT_SID", account_sid := "AC" + "1" * 32)
         assert echo_bot.main() == 0
+        [settings] = made.call_args.args
+        assert settings.auth_token == token
+        assert settings.account_sid == (account_sid if token else "")
         assert served["host"] == host
         assert served["ws_per_message_deflate"] is False
 

@@ -1,10 +1,12 @@
 """Who may use the phone in the browser: its own page on this machine, and the bot."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from dialing import Bot
 from page_server import PhoneServer
 from phoning import (
     ACCOUNT_SID,
@@ -16,6 +18,14 @@ from phoning import (
     phone_to,
     sends_nothing,
 )
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 class TestOnlyItsOwnPage:
@@ -67,6 +77,12 @@ class TestOnlyItsOwnPage:
         port = phone.url.rsplit(":", 1)[1]
         own = f"http://localhost:{port}"
         assert await self.status(phone, Host=f"localhost:{port}", Origin=own) == 200
+
+    @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+    async def test_it_can_be_on_ipv6(self) -> None:
+        async with PhoneServer(Bot("ws://127.0.0.1:1", ACCOUNT_SID), "::1") as phone:
+            assert await self.status(phone, Origin=phone.url) == 200
+            assert await self.status(phone, Host="::1") == 403
 
     async def test_a_page_has_one_call_at_a_time(self, phone: PhoneServer) -> None:
         async with page_of(phone) as page:

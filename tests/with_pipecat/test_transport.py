@@ -16,13 +16,14 @@ from pipecat.frames.frames import (
     Frame,
     InterruptionFrame,
     LLMTextFrame,
+    MixerEnableFrame,
     OutputAudioRawFrame,
     OutputTransportMessageFrame,
     SpeechOutputAudioRawFrame,
     StopFrame,
     TTSAudioRawFrame,
 )
-from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
 from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketOutputTransport,
@@ -33,6 +34,7 @@ from starlette.websockets import WebSocketState
 from virtual_call import (
     RATE,
     Bot,
+    Play,
     Twilio,
     VirtualLoop,
     say_two_seconds,
@@ -468,23 +470,14 @@ class Hum(BaseAudioMixer):
 
 
 class TestQueues:
-    """Audio skips the two queues of a processor, but no frame that is in them."""
+    """Audio skips a queue that is empty, and never overtakes a frame that is in one."""
 
-    def test_frames_keep_the_order_that_pipecats_transport_gives_them(self, play) -> None:
-        async def scenario(bot: Bot, _: VirtualLoop) -> None:
-            for number, kind in enumerate(np.random.default_rng(1).choice(3, 99)):
-                frame = (
-                    OutputAudioRawFrame(bytes([number]) * 640, RATE, 1),
-                    OutputTransportMessageFrame(messages.mark("MZ1", str(number))),
-                    LLMTextFrame(str(number)),
-                )[kind]
-                await bot.transport.output().queue_frame(frame)
-                if number % 7 == 6:
-                    await asyncio.sleep(0.1)
-            await asyncio.sleep(3)
+    @staticmethod
+    def seen_with_both(play: Play, scenario: Any, serializer: type = TwilioFrameSerializer) -> Any:
+        """Plays a scenario with our transport and with Pipecat's, which must show the same."""
 
-        def order(transport: type) -> tuple[list[Any], list[Any]]:
-            bot = play(scenario, transport)
+        def seen(kind: type) -> tuple[list[Any], list[Any]]:
+            bot = play(scenario, kind, serializer=no_hang_up(serializer))
             behind = [
                 getattr(frame, "text", None) or getattr(frame, "audio", None)
                 for _, frame in bot.downstream.seen
@@ -492,45 +485,54 @@ class TestQueues:
             ]
             return [message for _, message in bot.twilio.received], behind
 
-        sent, behind = order(TwilioTransport)
-        assert (sent, behind) == order(FastAPIWebsocketTransport)
+        ours = seen(TwilioTransport)
+        assert ours == seen(FastAPIWebsocketTransport)
+        return ours
+
+    def test_frames_keep_their_order(self, play) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            random = np.random.default_rng(1)
+            for number, kind in enumerate(random.choice(3, 99)):
+                frame = (
+                    OutputAudioRawFrame(bytes([number]) * 640, RATE, 1),
+                    OutputTransportMessageFrame(messages.mark("MZ1", str(number))),
+                    LLMTextFrame(str(number)),
+                )[kind]
+                await bot.transport.output().queue_frame(frame)
+                for _ in range(random.choice(4)):  # the frame may be in either queue, or out
+                    await asyncio.sleep(0)
+                if number % 7 == 6:
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(3)
+
+        sent, behind = self.seen_with_both(play, scenario)
         assert len(sent) > 50
         assert len(behind) > 50
 
-    def test_audio_before_the_pipeline_has_started_has_the_fate_that_pipecat_gives_it(
-        self, play
-    ) -> None:  # it is heard, but with pipecat-ai 1.7
-        async def scenario(bot: Bot, _: VirtualLoop) -> None:
-            await queued
-            await asyncio.sleep(1)
+    def test_a_slow_handler_holds_up_what_it_holds_up_in_pipecats(self, play) -> None:
+        async def scenario(bot: Bot, loop: VirtualLoop) -> None:
+            output = bot.transport.output()
+            await bot.speak(0.04)
+            await asyncio.sleep(0.5)
 
-        def heard(kind: type[FastAPIWebsocketTransport]) -> int:
-            def made(*args: Any) -> FastAPIWebsocketTransport:
-                nonlocal queued
-                transport = kind(*args)
-                frame = OutputAudioRawFrame(b"\x10\x10" * 320, RATE, 1)
-                queued = asyncio.ensure_future(transport.output().queue_frame(frame))
-                return transport
+            async def handle(_: Any, frame: Frame) -> None:
+                await asyncio.sleep(0.05 * isinstance(frame, OutputAudioRawFrame))
 
-            return len(play(scenario, made).twilio.received)
+            for event in ("on_before_process_frame", "on_after_process_frame"):
+                output.add_event_handler(event, handle)
+                before = loop.now
+                await output.queue_frame(TTSAudioRawFrame(bytes(640), RATE, 1))
+                assert loop.now == before
+                await output.queue_frame(OutputTransportMessageFrame(messages.mark("MZ1", event)))
+                await asyncio.sleep(0.5)
+                await output.queue_frame(TTSAudioRawFrame(bytes(640), RATE, 1))
+                await asyncio.sleep(0.02)
+                await bot.interrupt()
+                await asyncio.sleep(0.5)
 
-        queued: asyncio.Future[None]
-        assert heard(TwilioTransport) == heard(FastAPIWebsocketTransport)
-
-    @pytest.mark.parametrize("transport", [TwilioTransport, FastAPIWebsocketTransport])
-    def test_it_waits_while_the_output_is_paused(self, play, transport) -> None:
-        async def scenario(bot: Bot, _: VirtualLoop) -> None:
-            await bot.speak(0.4)
-            await asyncio.sleep(1)
-            await bot.transport.output().pause_processing_frames()
-            await bot.speak(0.4)
-            await asyncio.sleep(1)
-            assert len(bot.twilio.received) == 10
-            await bot.transport.output().resume_processing_frames()
-            await asyncio.sleep(1)
-            assert len(bot.twilio.received) == 20
-
-        play(scenario, transport)
+        sent, _ = self.seen_with_both(play, scenario)
+        kinds = [message["event"] for message in sent]
+        assert kinds == ["media", "media", "mark", "clear", "media", "mark", "clear"]
 
     def test_what_is_said_while_an_interruption_is_handled_is_heard(self, play) -> None:
         class Slow(TwilioFrameSerializer):
@@ -542,15 +544,76 @@ class TestQueues:
         async def scenario(bot: Bot, _: VirtualLoop) -> None:
             await bot.speak(0.4)
             await asyncio.sleep(1)
-            await bot.interrupt()
-            await bot.interrupt()
+            for interruption in [InterruptionFrame()] * 2:
+                await bot.transport.output().queue_frame(interruption)
             await asyncio.sleep(0.15)  # the second one is being handled
             await bot.speak(0.4)
             await asyncio.sleep(1)
 
-        bot = play(scenario, serializer=no_hang_up(Slow))
-        events = [message["event"] for _, message in bot.twilio.received]
-        assert events == ["media"] * 10 + ["clear"] * 2 + ["media"] * 10
+        sent, _ = self.seen_with_both(play, scenario, Slow)
+        kinds = [message["event"] for message in sent]
+        assert kinds == ["media"] * 10 + ["clear"] * 2 + ["media"] * 10
+
+    def test_audio_waits_for_a_mixer_that_is_being_told_something(self, play) -> None:
+        class Slow(Hum):
+            async def process_frame(self, frame: Frame) -> None:
+                await asyncio.sleep(0.2)
+
+        async def scenario(bot: Bot, loop: VirtualLoop) -> None:
+            await bot.speak(0.4)
+            await asyncio.sleep(1)
+            told = loop.now
+            await bot.transport.output().queue_frame(MixerEnableFrame(enable=True))
+            await asyncio.sleep(0.1)
+            await bot.speak(0.4)
+            await asyncio.sleep(1)
+            assert bot.downstream.times(TTSAudioRawFrame)[10] >= told + 0.2
+
+        play(scenario, audio_out_mixer=Slow())
+
+    @pytest.mark.parametrize("frames", ["frames", "system_frames"])
+    def test_audio_waits_while_the_output_is_paused(self, play, frames) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            output = bot.transport.output()
+            await bot.speak(0.4)
+            await asyncio.sleep(1)
+            await getattr(output, f"pause_processing_{frames}")()
+            await bot.speak(0.4)
+            await asyncio.sleep(1)
+            assert len(bot.twilio.received) == 10
+            await getattr(output, f"resume_processing_{frames}")()
+            await asyncio.sleep(1)
+            assert len(bot.twilio.received) == 20
+
+        self.seen_with_both(play, scenario)
+
+    def test_audio_before_the_start_and_after_the_end_is_treated_as_pipecat_treats_it(
+        self, play
+    ) -> None:  # it is heard before the start, but with pipecat-ai 1.7
+        def seen(kind: type[FastAPIWebsocketTransport]) -> tuple[int, int]:
+            async def queue(bot: FastAPIWebsocketTransport) -> None:
+                frame = OutputAudioRawFrame(b"\x10\x10" * 320, RATE, 1)
+                await bot.output().queue_frame(frame)
+
+            def made(*args: Any) -> FastAPIWebsocketTransport:
+                transport = kind(*args)
+                early.append(asyncio.ensure_future(queue(transport)))
+                return transport
+
+            async def scenario(bot: Bot, _: VirtualLoop) -> None:
+                await early[-1]
+                await asyncio.sleep(1)
+                await bot.worker.cancel()
+                await bot.ended
+                await queue(bot.transport)
+                [sender] = bot.transport.output()._media_senders.values()
+                queued.append(sender._audio_queue.qsize())
+
+            queued: list[int] = []
+            return len(play(scenario, made).twilio.received), queued[0]
+
+        early: list[asyncio.Future[None]] = []
+        assert seen(TwilioTransport) == seen(FastAPIWebsocketTransport)
 
     def test_who_pushes_the_end_does_not_wait_for_the_last_word(self, play) -> None:
         async def scenario(bot: Bot, loop: VirtualLoop) -> None:
@@ -559,38 +622,39 @@ class TestQueues:
             pushed = loop.now
             await bot.transport.output().queue_frame(EndFrame())
             assert loop.now == pushed
+            await asyncio.sleep(0.1)
+            await bot.speak(1)  # too late
             await asyncio.sleep(2)
             assert bot.downstream.times(EndFrame)
 
-        play(scenario)
+        sent, _ = self.seen_with_both(play, scenario)
+        assert len(sent) == 25
 
-    def test_only_audio_behind_another_frame_is_queued(
-        self, play, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_only_what_may_have_to_wait_is_queued(self, play, monkeypatch) -> None:
         async def queue_frame(self: Any, frame: Frame, *args: Any) -> None:
-            queued.append(type(frame))
+            queued.append(frame)
             await original(self, frame, *args)
 
-        async def scenario(bot: Bot, _: VirtualLoop) -> None:
-            output = bot.transport.output()
-            for _ in range(10):
-                for _ in range(5):
-                    await output.queue_frame(TTSAudioRawFrame(bytes(640), RATE, 1))
-                    await asyncio.sleep(0.04)
-                await output.pause_processing_frames()
-                await output.queue_frame(LLMTextFrame("dropped"))
-                await output.queue_frame(TTSAudioRawFrame(bytes(640), RATE, 1))
-                await asyncio.sleep(0.04)
-                await output.queue_frame(*bot.interruption())
-                await asyncio.sleep(0.04)
-            assert not bot.downstream.times(LLMTextFrame)
+        async def callback(*_: Any) -> None: ...
 
-        queued: list[type] = []
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            output, up = bot.transport.output(), FrameDirection.UPSTREAM
+            for _ in range(10):
+                await output.queue_frame(audio[0])
+                await asyncio.sleep(0.04)
+            await output.queue_frame(LLMTextFrame("before audio"))
+            await output.queue_frame(audio[1])
+            await asyncio.sleep(0.04)
+            await output.queue_frame(audio[2], up)
+            await asyncio.sleep(0.04)
+            await output.queue_frame(audio[3], FrameDirection.DOWNSTREAM, callback)
+
+        audio = [TTSAudioRawFrame(bytes(640), RATE, 1) for _ in range(4)]
+        queued: list[Frame] = []
         original = FastAPIWebsocketOutputTransport.queue_frame
         monkeypatch.setattr(FastAPIWebsocketOutputTransport, "queue_frame", queue_frame)
         play(scenario)
-        # The very first, those behind a text, and the next ones after these had been dropped.
-        assert queued.count(TTSAudioRawFrame) == 1 + 10 + 9
+        assert [frame for frame in queued if frame in audio] == audio[1:]
 
 
 class TestCopies:
@@ -733,12 +797,21 @@ class TestAnotherPipecat:
         with pytest.raises(RuntimeError, match=r"does not use _input, _input_name, _output, _out"):
             check_pipecat()
 
-    @pytest.mark.parametrize("method", ["queue_frame", "pause_processing_frames"])
-    def test_one_whose_processors_work_otherwise_is_refused(self, monkeypatch, method) -> None:
-        async def other(self: Any, *args: Any) -> None: ...
+    @pytest.mark.parametrize(
+        ("method", "missing"),
+        [
+            ("queue_frame", "_enable_direct_mode, _FrameProcessor__process_frame"),
+            ("__init__", "_FrameProcessor__input_queue, .*, on_before_process_frame, on_after"),
+            ("add_event_handler", "_event_handlers"),
+        ],
+    )
+    def test_one_whose_processors_work_otherwise_is_refused(
+        self, monkeypatch, method, missing
+    ) -> None:
+        def other(self: Any, *args: Any) -> None: ...
 
         monkeypatch.setattr(FrameProcessor, method, other)
-        with pytest.raises(RuntimeError, match=r"does not use .*_FrameProcessor__"):
+        with pytest.raises(RuntimeError, match=f"does not use {missing}"):
             check_pipecat()
 
     def test_it_is_refused_when_the_module_is_loaded(self) -> None:
