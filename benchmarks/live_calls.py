@@ -45,7 +45,7 @@ HEAD = """# What a live call costs
 
 Calls of {secs} s at 16 kHz on {machine}; written by `tox -e calls`.
 Each bot is compared with one that has Pipecat's serializer and as many calls at the same time. The
-figures are medians of four such pairs of processes; nan: the machine itself was late in one of them,
+figures are medians of four such pairs of processes; nan: the machine itself was late in one pair
 whenever it was tried. The first row of each pipeline, of two equal bots, shows how exact they are.
 
 | pipeline | bot | calls at once | CPU, ms per call-second | to Pipecat's | wait for a core, ms \

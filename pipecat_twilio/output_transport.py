@@ -200,7 +200,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             callback: Called when the frame has been processed.
         """
         is_audio = isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM
-        if is_audio and callback is None and self._would_be_next():
+        if is_audio and callback is None and self._twilio and self._would_be_next():
             await getattr(self, PROCESS_FRAME)(frame, direction, None)
         else:
             await super().queue_frame(frame, direction, callback)
