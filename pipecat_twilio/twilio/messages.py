@@ -73,6 +73,9 @@ class Start(_Message, frozen=True, gc=False, tag="start"):
     start: StreamStart
 
 
+_BOT_TRACKS = (msgspec.Raw(b'"outbound"'), msgspec.Raw(b'"outbound_track"'))
+
+
 class MediaPart(_Part, frozen=True, gc=False):
     """A piece of audio: `payload` is mu-law.
 
@@ -86,7 +89,7 @@ class MediaPart(_Part, frozen=True, gc=False):
     @property
     def is_from_bot(self) -> bool:
         """Whether this is the bot's own audio; everything else is the caller's."""
-        return bytes(self.track) in (b'"outbound"', b'"outbound_track"')
+        return self.track in _BOT_TRACKS
 
     @property
     def timestamp_ms(self) -> float | None:
