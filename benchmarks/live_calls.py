@@ -3,9 +3,9 @@
     python benchmarks/live_calls.py FOLDER
 
 Simulated callers in this process talk to examples/echo_bot.py in two others, at 16 kHz: to the bot
-in question in one, and at the same time to a bot with Pipecat's serializer in the other. No minute
-of a machine and no process is as fast as the next, so there are four such pairs. live_calls.md says
-what CPU that takes and how late the echo is. It takes 20 minutes.
+in question in one, and at the same time to a bot with Pipecat's serializer in the other. Machines
+and processes vary in speed, so there are four such pairs. live_calls.md says what CPU that takes
+and how late the echo is. It takes 20 minutes.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from pipecat_twilio import TwilioFrameSerializer, ulaw
 
 PORTS, URL = (18766, 18767), "http://127.0.0.1:{}/"
 SECS = 8  # that all calls of a step are measured for
-ROUNDS = 2  # of two pairs: each bot is called first in one of them
+ROUNDS = 2  # of two pairs, one for each order of the bots
 CALLS, APART_SECS = (10, 20), 0.1
 TOO_LATE_MS, TRIES = 10, 3
 PIPELINES = {"echo": 0, "echo, 4 more processors, default observers": 4}
@@ -45,8 +45,8 @@ HEAD = """# What a live call costs
 
 Calls of {secs} s at 16 kHz on {machine}; written by `tox -e calls`.
 Each bot is compared with one that has Pipecat's serializer and as many calls at the same time. The
-figures are medians of four such pairs of processes; nan: the machine itself was late in one pair
-whenever it was tried. The first row of each pipeline, of two equal bots, shows how exact they are.
+figures are medians of four such pairs of processes; nan: in one of them the machine itself was late
+in every try. The first row of each pipeline, of two equal bots, shows how exact they are.
 
 | pipeline | bot | calls at once | CPU, ms per call-second | to Pipecat's | wait for a core, ms \
 | delay, median, ms | 99 % below, ms |
@@ -116,7 +116,7 @@ async def step(port: int, pid: int, count: int) -> np.ndarray:
     all_talk = time.perf_counter() + ramp
 
     async def one(number: int) -> Any:
-        wait = (number + number / count / 5) * APART_SECS  # nor on the same tick as the others
+        wait = (number + number / count / 5) * APART_SECS  # callers must not share a tick
         await asyncio.sleep(wait)
         script = Scenario("speak", [Say(Path("-"), speech[round(wait / 0.02) :]), Wait(0.5)])
         return (await place_call(URL.format(port), script))[0]

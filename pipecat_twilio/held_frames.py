@@ -10,13 +10,13 @@ from pipecat.frames.frames import Frame, SystemFrame, UninterruptibleFrame
 from pipecat.processors.frame_processor import FrameDirection
 
 TIMER_SECS = 0.001
-"""No less is waited for: timers are no more exact."""
+"""The shortest wait: timers are not more exact."""
 
 GRACE_SECS = 0.03
 """How much later than due a frame may be pushed by its timer.
 
-While the bot speaks, the next frame of audio mostly comes sooner and pushes what is due, so that
-the process is not woken up for each frame once more.
+While the bot speaks, the next frame of audio usually comes sooner and pushes what is due. That
+saves a wake-up of the process for each frame.
 """
 
 

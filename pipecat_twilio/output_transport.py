@@ -128,7 +128,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         if not is_interruptible(frame):
             self._uninterruptible_until = self._begins_at + frame_secs
         # After a frame longer than the lead, the next one may be sent at once. A mixer makes audio
-        # all the time: between utterances that gets no lead, or the next would have to wait for it.
+        # all the time. Between utterances it gets no lead, which would delay the next one.
         is_background = self._params.audio_out_mixer and type(frame) is OutputAudioRawFrame
         enough_secs = frame_secs if is_background else max(frame_secs, self._lead_secs)
         if unplayed_secs == 0:  # dropped, or written by a subclass in a way of its own
@@ -214,7 +214,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             and second.empty()
             and processed is None
             and not any(paused)
-            # A handler may wait, and would be waited for by whoever pushes the audio.
+            # A handler may wait, and whoever pushes the audio would wait for it.
             and not any(self._event_handlers[event].handlers for event in EVENTS)
         )
 

@@ -518,7 +518,7 @@ class TestQueues:
         assert len(sent) > 50
         assert len(behind) > 50
 
-    def test_a_slow_handler_holds_up_what_it_holds_up_in_pipecats(self, play) -> None:
+    def test_a_slow_handler_delays_the_same_frames_as_in_pipecat(self, play) -> None:
         async def scenario(bot: Bot, loop: VirtualLoop) -> None:
             output = bot.transport.output()
             await bot.speak(0.04)
@@ -602,7 +602,7 @@ class TestQueues:
 
     def test_audio_before_the_start_and_after_the_end_is_treated_as_pipecat_treats_it(
         self, play
-    ) -> None:  # it is heard before the start, but with pipecat-ai 1.7
+    ) -> None:  # before the start it is heard, except in pipecat-ai 1.7
         def seen(kind: type[FastAPIWebsocketTransport]) -> tuple[int, int]:
             async def queue(bot: FastAPIWebsocketTransport) -> None:
                 frame = OutputAudioRawFrame(b"\x10\x10" * 320, RATE, 1)
