@@ -35,6 +35,7 @@ from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketOutputTransport,
     FastAPIWebsocketParams,
 )
+from pipecat.utils.utils import obj_id
 
 from pipecat_twilio.held_frames import TIMER_SECS, HeldFrames, is_interruptible
 from pipecat_twilio.serializer import TwilioFrameSerializer
@@ -50,6 +51,9 @@ EARLY_SECS = 0.035
 
 PLAYED_SECS = 0.02
 """The audio counts as played when only this is left: the line adds more delay than that."""
+
+STALE_SECS = 0.1
+"""A frame that was being taken from the queue when it was emptied is written no later than this."""
 
 PROCESS_FRAME = "_FrameProcessor__process_frame"
 QUEUES = tuple(
@@ -91,6 +95,8 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         self._clears = 0  # how often Twilio's buffer was emptied
         self._uninterruptible_until = -inf  # when the last such audio will have been played
         self._begins_at = -inf  # when the caller hears what was written last
+        self._interrupted_at = -inf
+        self._newest_id = 0  # of the frames that had been made by then
         self._held = HeldFrames(super().push_frame, self.create_task, monotonic)
 
     @property
@@ -119,6 +125,8 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         Returns:
             Whether it was sent, and not cleared before the caller heard it.
         """
+        if self._twilio and self._is_stale(frame):
+            return False
         clears = self._clears
         sent = await self._send_audio(frame)
         if not sent or not self._twilio:
@@ -139,6 +147,12 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         elif unplayed_secs - frame_secs > EARLY_SECS:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
         return self._clears == clears
+
+    def _is_stale(self, frame: OutputAudioRawFrame) -> bool:
+        # An interruption empties the queue. But Python 3.11's `wait_for` returns a frame a few
+        # turns of the event loop after it was taken, and this one would be heard after all.
+        is_due = monotonic() < self._interrupted_at + STALE_SECS
+        return is_due and frame.id <= self._newest_id and is_interruptible(frame)
 
     async def _send_audio(self, frame: OutputAudioRawFrame) -> bool:
         # Pipecat's transport sends a copy at its own rate and channels. Where the frame has these
@@ -229,7 +243,9 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             if isinstance(frame, EndFrame):
                 await super().process_frame(_LastWordFrame(), FrameDirection.DOWNSTREAM)
             await super().process_frame(frame, direction)
-        elif self._uninterruptible_until > monotonic():
+            return
+        self._interrupted_at, self._newest_id = monotonic(), obj_id()
+        if self._uninterruptible_until > monotonic():
             # All but what FastAPIWebsocketOutputTransport does: send `clear`.
             await super(FastAPIWebsocketOutputTransport, self).process_frame(frame, direction)
         else:

@@ -319,6 +319,32 @@ class TestInterruption:
 
         play(scenario)
 
+    @pytest.mark.parametrize("turns", range(12))
+    def test_nothing_is_sent_after_it_that_was_about_to_be_sent(self, play, turns) -> None:
+        async def scenario(bot: Bot, loop: VirtualLoop) -> None:
+            await bot.speak(2)
+            await asyncio.sleep(0.5)
+            sent = len(bot.twilio.received)
+            while len(bot.twilio.received) == sent:  # noqa: ASYNC110  # the next one
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(CHUNK_SECS - 0.001)
+            for _ in range(turns):  # of the event loop; in one of them another one is sent
+                await asyncio.sleep(0)
+            await bot.transport.output().queue_frame(InterruptionFrame())
+            await asyncio.sleep(1)
+
+        bot = play(scenario)
+        assert bot.twilio.received[-1][1]["event"] == "clear"
+
+    def test_a_frame_that_was_made_before_it_can_be_written_later(self, play) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            frame = OutputAudioRawFrame(b"\x10" * 640, RATE, 1)
+            await bot.interrupt()
+            await asyncio.sleep(0.2)
+            assert await bot.transport.output().write_audio_frame(frame)
+
+        assert len(play(scenario).twilio.media_times()) == 1
+
     @pytest.mark.parametrize("lead_secs", [0.2, 60])
     def test_what_is_said_next_goes_out_at_once_and_with_a_lead(self, play, lead_secs) -> None:
         async def scenario(bot: Bot, loop: VirtualLoop) -> None:
