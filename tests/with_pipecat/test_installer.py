@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pipecat.audio.utils as audio_utils
@@ -145,6 +145,12 @@ class TestInstalled:
         assert type(bot.create_stream_resampler()) is SincStreamResampler
         uninstall()
         assert bot.create_stream_resampler is PIPECATS["resampler"]
+
+    def test_an_object_that_stands_in_for_a_module_is_left_alone(self, monkeypatch) -> None:
+        odd = SimpleNamespace(create_stream_resampler=PIPECATS["resampler"])
+        monkeypatch.setitem(sys.modules, "odd", odd)
+        install()
+        assert odd.create_stream_resampler is PIPECATS["resampler"]
 
     def test_isinstance_in_a_bot_that_imported_pipecats_classes_is_true_of_ours(self) -> None:
         install(region="ie1", edge="dublin", lead_secs=0.5)
