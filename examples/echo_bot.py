@@ -39,7 +39,7 @@ from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_transport import BaseTransport
-from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
 from pipecat.workers.runner import WorkerRunner
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.websockets import WebSocketDisconnect
@@ -68,7 +68,7 @@ class Settings:
     end_silence_secs: int = 2
     output_ms: int = 40  # of audio in a message: half as many frames as Twilio sends
     serializer: type = TwilioFrameSerializer
-    transport: type[FastAPIWebsocketTransport] = TwilioTransport
+    transport: type[BaseTransport] = TwilioTransport
 
     @classmethod
     def from_environment(cls) -> "Settings":
