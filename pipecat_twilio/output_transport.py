@@ -7,14 +7,13 @@ the buffer, and fills it up again as soon as the loop runs.
 
 So what stands behind the output, such as a recorder, gets each frame only when the caller hears it
 (`push_frame`), a call ends only when the last word was played (`write_transport_frame`), and an
-interruption leaves speech that must not be interrupted in the buffer (`process_frame`). Besides,
-audio skips queues that are empty (`queue_frame`).
+interruption leaves speech that must not be interrupted in the buffer (`process_frame`). To save
+CPU, audio skips queues that are empty, and short frames share a message (see `queues`).
 """
 
 import asyncio
 from dataclasses import dataclass
 from math import inf
-from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -38,6 +37,7 @@ from pipecat.transports.websocket.fastapi import (
 from pipecat.utils.utils import obj_id
 
 from pipecat_twilio.held_frames import TIMER_SECS, HeldFrames, is_interruptible
+from pipecat_twilio.queues import MESSAGE_SECS, PROCESS_FRAME, following_audio, would_be_next
 from pipecat_twilio.serializer import TwilioFrameSerializer
 
 MAX_WAIT_SECS = 1.0
@@ -54,23 +54,6 @@ PLAYED_SECS = 0.02
 
 STALE_SECS = 0.1
 """A frame that was being taken from the queue when it was emptied is written no later than this."""
-
-PROCESS_FRAME = "_FrameProcessor__process_frame"
-QUEUES = tuple(
-    f"_FrameProcessor__{name}"
-    for name in (
-        "input_queue",
-        "process_queue",
-        "process_frame_task",
-        "process_current_frame",
-        "should_block_frames",
-        "should_block_system_frames",
-    )
-)
-EVENTS = ("on_before_process_frame", "on_after_process_frame")
-"""Private parts of Pipecat's processors, and events that are handled while a frame is processed."""
-
-_queues_of = attrgetter(*QUEUES)
 
 
 @dataclass
@@ -97,6 +80,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         self._begins_at = -inf  # when the caller hears what was written last
         self._interrupted_at = -inf
         self._newest_id = 0  # of the frames that had been made by then
+        self._waiting: list[OutputAudioRawFrame] = []  # these go into the next message
         self._held = HeldFrames(super().push_frame, self.create_task, monotonic)
 
     @property
@@ -123,18 +107,28 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             frame: Audio at the transport's rate.
 
         Returns:
-            Whether it was sent, and not cleared before the caller heard it.
+            Whether it is to be pushed: it was sent, and not cleared before the caller heard it. A
+            short frame that goes with the next one is pushed with it.
         """
-        if self._twilio and self._is_stale(frame):
+        if not self._twilio:
+            return await super().write_audio_frame(frame)
+        if self._is_stale(frame):
+            return False
+        if self._goes_with_next(frame):
+            self._waiting.append(frame)
             return False
         clears = self._clears
-        sent = await self._send_audio(frame)
-        if not sent or not self._twilio:
-            return sent
+        if not (sent := await self._send_audio(frame)):
+            return False
         unplayed_secs, frame_secs = self._unplayed_secs(), self._secs(frame)
-        self._begins_at = monotonic() + unplayed_secs - frame_secs
+        heard_until = monotonic() + unplayed_secs
         if not is_interruptible(frame):
-            self._uninterruptible_until = self._begins_at + frame_secs
+            self._uninterruptible_until = heard_until
+        self._begins_at = heard_until - sum(map(self._secs, sent))
+        for earlier in sent[:-1]:
+            if self._clears == clears:
+                await self.push_frame(earlier)
+            self._begins_at += self._secs(earlier)
         # After a frame longer than the lead, the next one may be sent at once. A mixer makes audio
         # all the time. Between utterances it gets no lead, which would delay the next one.
         is_background = self._params.audio_out_mixer and type(frame) is OutputAudioRawFrame
@@ -151,22 +145,47 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
     def _is_stale(self, frame: OutputAudioRawFrame) -> bool:
         # An interruption empties the queue. But Python 3.11's `wait_for` returns a frame a few
         # turns of the event loop after it was taken, and this one would be heard after all.
-        is_due = monotonic() < self._interrupted_at + STALE_SECS
-        return is_due and frame.id <= self._newest_id and is_interruptible(frame)
+        is_right_after = monotonic() < self._interrupted_at + STALE_SECS
+        return is_right_after and frame.id <= self._newest_id and is_interruptible(frame)
 
-    async def _send_audio(self, frame: OutputAudioRawFrame) -> bool:
+    def _goes_with_next(self, frame: OutputAudioRawFrame) -> bool:
+        """Tells whether a frame is so short that the next one, which is there, fits in as well."""
+        following = following_audio(self, frame)
+        return (
+            following is not None
+            and sum(map(self._secs, [*self._waiting, frame, following])) <= MESSAGE_SECS
+            and self._can_be_sent_as_is(following)
+            # A filter may keep the following one.
+            and not getattr(self._params, "audio_out_filter", None)
+            # An interruption drops what waits.
+            and is_interruptible(frame)
+            and frame.id > self._newest_id
+        )
+
+    def _can_be_sent_as_is(self, frame: OutputAudioRawFrame) -> bool:
         # Pipecat's transport sends a copy at its own rate and channels. Where the frame has these
         # already and only our `serialize` sees it, the copy would be work for nothing.
         serialize = getattr(self._params.serializer, "serialize", None)
-        if (
-            getattr(serialize, "__func__", None) is not TwilioFrameSerializer.serialize
-            or frame.sample_rate != self.sample_rate
-            or frame.num_channels != self._params.audio_out_channels
-            or self._params.add_wav_header
-        ):
-            return await super().write_audio_frame(frame)
-        is_open = self._client.is_connected and not self._client.is_closing
-        return is_open and await self._write_frame(frame) is not False  # None in Pipecat 1.7
+        return (
+            getattr(serialize, "__func__", None) is TwilioFrameSerializer.serialize
+            and frame.sample_rate == self.sample_rate
+            and frame.num_channels == self._params.audio_out_channels
+            and not self._params.add_wav_header
+        )
+
+    async def _send_audio(self, frame: OutputAudioRawFrame) -> list[OutputAudioRawFrame]:
+        """Sends a frame, together with those that wait; returns what was sent."""
+        if not self._can_be_sent_as_is(frame):
+            return [frame] if await super().write_audio_frame(frame) else []
+        if not self._client.is_connected or self._client.is_closing:
+            return []
+        # What waited while an interruption came is older than it.
+        frames = [*(each for each in self._waiting if each.id > self._newest_id), frame]
+        self._waiting = []
+        if len(frames) > 1:
+            audio = b"".join([each.audio for each in frames])
+            frame = OutputAudioRawFrame(audio, frame.sample_rate, frame.num_channels)
+        return frames if await self._write_frame(frame) is not False else []  # None in Pipecat 1.7
 
     async def _wait_until_unplayed(self, enough_secs: float, max_wait_secs: float = inf) -> None:
         """Returns when Twilio has no more than this to play, or it has taken too long."""
@@ -203,10 +222,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
     ) -> None:
         """Queues a frame, or processes it at once if it is audio that no other frame is ahead of.
 
-        Pipecat puts every frame through two queues, each with a task of its own. Audio ends up in
-        a third one anyway. If the first two are empty it goes straight there, which saves two
-        switches of tasks. It also means that an interruption right behind audio drops that audio;
-        in Pipecat the interruption overtakes it, and it is heard.
+        So an interruption right behind audio drops that audio. In Pipecat it overtakes it.
 
         Args:
             frame: Any frame.
@@ -214,23 +230,10 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             callback: Called when the frame has been processed.
         """
         is_audio = isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM
-        if is_audio and callback is None and self._twilio and self._would_be_next():
+        if is_audio and callback is None and self._twilio and would_be_next(self):
             await getattr(self, PROCESS_FRAME)(frame, direction, None)
         else:
             await super().queue_frame(frame, direction, callback)
-
-    def _would_be_next(self) -> bool:
-        """Tells whether a frame that is queued now would be the next one to be processed."""
-        first, second, task, processed, *paused = _queues_of(self)
-        return (
-            task is not None  # there is one from the StartFrame on, until a CancelFrame
-            and first._unfinished_tasks == 0  # counts a system frame that is being processed
-            and second.empty()
-            and processed is None
-            and not any(paused)
-            # A handler may wait, and whoever pushes the audio would wait for it.
-            and not any(self._event_handlers[event].handlers for event in EVENTS)
-        )
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Processes a frame as Pipecat does, and considers what Twilio has yet to play.

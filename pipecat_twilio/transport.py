@@ -10,6 +10,7 @@ from typing import Any
 from pipecat import version
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.transports.base_input import BaseInputTransport
+from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketOutputTransport,
     FastAPIWebsocketParams,
@@ -17,12 +18,8 @@ from pipecat.transports.websocket.fastapi import (
 )
 
 from pipecat_twilio.input_transport import TwilioInputTransport
-from pipecat_twilio.output_transport import (
-    EVENTS,
-    PROCESS_FRAME,
-    QUEUES,
-    TwilioOutputTransport,
-)
+from pipecat_twilio.output_transport import TwilioOutputTransport
+from pipecat_twilio.queues import AUDIO_QUEUE, EVENTS, PROCESS_FRAME, QUEUES, SENDERS
 
 MAX_LEAD_SECS = 60
 """No stall lasts longer than this, and an interruption throws away all that was sent ahead."""
@@ -49,6 +46,8 @@ def check_pipecat() -> None:
         FastAPIWebsocketTransport.__init__: transport,
         FastAPIWebsocketOutputTransport.write_audio_frame: ("_write_frame", "_write_audio_sleep"),
         BaseInputTransport.push_audio_frame: ("_params", "_paused", "_audio_in_queue"),
+        BaseOutputTransport.__init__: (SENDERS,),
+        BaseOutputTransport.MediaSender.handle_sync_frame: (AUDIO_QUEUE,),
         FrameProcessor.queue_frame: ("_enable_direct_mode", PROCESS_FRAME),
         FrameProcessor.__init__: (*QUEUES, *EVENTS),
         FrameProcessor.add_event_handler: ("_event_handlers",),

@@ -12,7 +12,9 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
+from pipecat.audio.mixers.base_audio_mixer import BaseAudioMixer
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
@@ -242,3 +244,30 @@ async def say_two_seconds(bot: Bot, _: VirtualLoop) -> None:
 async def say_two_seconds_with_stalls(bot: Bot, loop: VirtualLoop) -> None:
     loop.call_later(0.1, stall, loop, 0.12, 0.5)
     await say_two_seconds(bot, loop)
+
+
+async def interrupt_right_behind_audio(bot: Bot, loop: VirtualLoop) -> None:
+    await say_two_seconds(bot, loop)
+    await bot.transport.output().queue_frame(TTSAudioRawFrame(bytes(640), RATE, 1))
+    await bot.transport.output().queue_frame(InterruptionFrame())
+    await asyncio.sleep(1)
+
+
+def no_hang_up(kind: type = TwilioFrameSerializer) -> Any:
+    return kind("MZ1", params=kind.InputParams(auto_hang_up=False))
+
+
+class Hum(BaseAudioMixer):
+    """Background audio."""
+
+    mixed = 0
+
+    async def start(self, sample_rate: int) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def process_frame(self, frame: Frame) -> None: ...
+
+    async def mix(self, audio: bytes) -> bytes:
+        self.mixed += 1
+        return (np.frombuffer(audio, "<i2") + 1).astype("<i2").tobytes()
