@@ -51,16 +51,24 @@ class HeldFrames:
     def __bool__(self) -> bool:
         return bool(self._held) or self._pushing.locked()
 
-    async def add(self, frame: Frame, direction: FrameDirection, due: float = -inf) -> None:
+    async def add(
+        self, frame: Frame, direction: FrameDirection, due: float = -inf, early_secs: float = 0
+    ) -> None:
         """Pushes a frame when it is due and all that were added before it have been pushed.
 
         Args:
             frame: Any frame.
             direction: Where it is going.
             due: When it is due; at once by default.
+            early_secs: If it is due in no more than this, it is due at once.
         """
+        self.append(frame, direction, due)
+        now = self._clock()
+        await self.release(due if now < due <= now + early_secs else now + TIMER_SECS)
+
+    def append(self, frame: Frame, direction: FrameDirection, due: float) -> None:
+        """Adds a frame that is pushed by the next `add` or `release` after it is due."""
         self._held.append(_Held(due, frame, direction))
-        await self.release(self._clock() + TIMER_SECS)
 
     async def release(self, until: float = inf) -> None:
         """Pushes the frames that are due by a time, or all of them."""

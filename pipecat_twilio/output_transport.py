@@ -37,7 +37,8 @@ from pipecat.transports.websocket.fastapi import (
 from pipecat.utils.utils import obj_id
 
 from pipecat_twilio.held_frames import TIMER_SECS, HeldFrames, is_interruptible
-from pipecat_twilio.queues import MESSAGE_SECS, PROCESS_FRAME, following_audio, would_be_next
+from pipecat_twilio.overrides import is_overridden
+from pipecat_twilio.queues import JOINED_SECS, PROCESS_FRAME, following_audio, would_be_next
 from pipecat_twilio.serializer import TwilioFrameSerializer
 
 MAX_WAIT_SECS = 1.0
@@ -107,28 +108,25 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             frame: Audio at the transport's rate.
 
         Returns:
-            Whether it is to be pushed: it was sent, and not cleared before the caller heard it. A
-            short frame that goes with the next one is pushed with it.
+            Whether it was sent, or is about to be with the next one, and was not cleared before
+            the caller heard it.
         """
         if not self._twilio:
             return await super().write_audio_frame(frame)
         if self._is_stale(frame):
             return False
         if self._goes_with_next(frame):
+            waiting_secs = sum(map(self._secs, self._waiting))
+            self._begins_at = monotonic() + self._unplayed_secs() + waiting_secs
             self._waiting.append(frame)
-            return False
+            return True
         clears = self._clears
-        if not (sent := await self._send_audio(frame)):
+        if not await self._send_audio(frame):
             return False
         unplayed_secs, frame_secs = self._unplayed_secs(), self._secs(frame)
-        heard_until = monotonic() + unplayed_secs
+        self._begins_at = monotonic() + unplayed_secs - frame_secs
         if not is_interruptible(frame):
-            self._uninterruptible_until = heard_until
-        self._begins_at = heard_until - sum(map(self._secs, sent))
-        for earlier in sent[:-1]:
-            if self._clears == clears:
-                await self.push_frame(earlier)
-            self._begins_at += self._secs(earlier)
+            self._uninterruptible_until = self._begins_at + frame_secs
         # After a frame longer than the lead, the next one may be sent at once. A mixer makes audio
         # all the time. Between utterances it gets no lead, which would delay the next one.
         is_background = self._params.audio_out_mixer and type(frame) is OutputAudioRawFrame
@@ -153,11 +151,13 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         following = following_audio(self, frame)
         return (
             following is not None
-            and sum(map(self._secs, [*self._waiting, frame, following])) <= MESSAGE_SECS
+            and sum(map(self._secs, [*self._waiting, frame, following])) <= JOINED_SECS
             and self._can_be_sent_as_is(following)
-            # A filter may keep the following one.
+            # A subclass or a filter may keep the following one, or send it in a way of its own.
+            and not is_overridden(self, "write_audio_frame", TwilioOutputTransport)
+            and not is_overridden(self, "_write_frame", FastAPIWebsocketOutputTransport)
             and not getattr(self._params, "audio_out_filter", None)
-            # An interruption drops what waits.
+            # An interruption drops what waits, and so would the last one if the frame is older.
             and is_interruptible(frame)
             and frame.id > self._newest_id
         )
@@ -165,27 +165,25 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
     def _can_be_sent_as_is(self, frame: OutputAudioRawFrame) -> bool:
         # Pipecat's transport sends a copy at its own rate and channels. Where the frame has these
         # already and only our `serialize` sees it, the copy would be work for nothing.
-        serialize = getattr(self._params.serializer, "serialize", None)
         return (
-            getattr(serialize, "__func__", None) is TwilioFrameSerializer.serialize
+            not is_overridden(self._params.serializer, "serialize", TwilioFrameSerializer)
             and frame.sample_rate == self.sample_rate
             and frame.num_channels == self._params.audio_out_channels
             and not self._params.add_wav_header
         )
 
-    async def _send_audio(self, frame: OutputAudioRawFrame) -> list[OutputAudioRawFrame]:
-        """Sends a frame, together with those that wait; returns what was sent."""
+    async def _send_audio(self, frame: OutputAudioRawFrame) -> bool:
         if not self._can_be_sent_as_is(frame):
-            return [frame] if await super().write_audio_frame(frame) else []
+            return await super().write_audio_frame(frame)
         if not self._client.is_connected or self._client.is_closing:
-            return []
-        # What waited while an interruption came is older than it.
-        frames = [*(each for each in self._waiting if each.id > self._newest_id), frame]
-        self._waiting = []
-        if len(frames) > 1:
-            audio = b"".join([each.audio for each in frames])
+            return False
+        if self._waiting:
+            # An interruption that came meanwhile has dropped those that are older.
+            waiting = [each.audio for each in self._waiting if each.id > self._newest_id]
+            self._waiting = []
+            audio = b"".join([*waiting, frame.audio])
             frame = OutputAudioRawFrame(audio, frame.sample_rate, frame.num_channels)
-        return frames if await self._write_frame(frame) is not False else []  # None in Pipecat 1.7
+        return await self._write_frame(frame) is not False  # None in Pipecat 1.7
 
     async def _wait_until_unplayed(self, enough_secs: float, max_wait_secs: float = inf) -> None:
         """Returns when Twilio has no more than this to play, or it has taken too long."""
@@ -271,8 +269,11 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         """
         is_down = direction == FrameDirection.DOWNSTREAM
         if isinstance(frame, OutputAudioRawFrame) and is_down:
-            if self._begins_at > monotonic() + EARLY_SECS or self._held:
-                await self._held.add(frame, direction, self._begins_at)
+            if any(frame is waiting for waiting in self._waiting):
+                self._held.append(frame, direction, self._begins_at)  # pushed with the next one
+                return
+            if self._held or self._begins_at > monotonic() + EARLY_SECS:
+                await self._held.add(frame, direction, self._begins_at, EARLY_SECS)
                 return
         elif isinstance(frame, _LastWordFrame):
             return

@@ -2,8 +2,8 @@
 
 Pipecat puts every frame through two queues, each with a task of its own. In an output transport,
 audio then ends up in a third one. If the first two are empty it can go straight there, which saves
-two switches of tasks. If the third has more, two short frames can be sent as one message, which
-costs half as much.
+two switches of tasks. If the third has more, short frames can be sent as one message, which costs
+less than one for each.
 
 All this is private to Pipecat; `transport.check_pipecat` checks that a release has it.
 """
@@ -36,8 +36,8 @@ EVENTS = ("on_before_process_frame", "on_after_process_frame")
 SENDERS, AUDIO_QUEUE = "_media_senders", "_audio_queue"
 """The senders of an output transport, by destination, and the queue of each."""
 
-MESSAGE_SECS = 0.04
-"""Shorter frames share a message of up to this, as long as an output frame is by default."""
+JOINED_SECS = 0.04
+"""The longest message that frames are joined to: as long as an output frame is by default."""
 
 _queues_of = attrgetter(*QUEUES)
 
@@ -51,7 +51,7 @@ def would_be_next(processor: FrameProcessor) -> bool:
         and first._unfinished_tasks == 0  # counts a system frame that is being processed
         and second.empty()
         and processed is None
-        and True not in paused
+        and not any(paused)
         # A handler may wait, and whoever pushes the audio would wait for it.
         and not any(events[event].handlers for event in EVENTS)
     )
@@ -60,7 +60,7 @@ def would_be_next(processor: FrameProcessor) -> bool:
 def following_audio(
     transport: BaseOutputTransport, frame: OutputAudioRawFrame
 ) -> OutputAudioRawFrame | None:
-    """Returns what the queue that a frame came from gives next, if it is audio."""
+    """Returns what the audio queue of a frame's destination gives next, if it is audio."""
     sender = transport._media_senders.get(frame.transport_destination)
     queue = getattr(sender, AUDIO_QUEUE, None)
     following = queue._queue[0] if queue and not queue.empty() else None

@@ -10,6 +10,7 @@ from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     EndFrame,
+    ErrorFrame,
     Frame,
     InterruptionFrame,
     LLMTextFrame,
@@ -256,18 +257,21 @@ def numbers_in(audio: bytes) -> list[int]:
 
 
 class Slow(FrameProcessor):
-    """Whoever pushes such a frame to it waits."""
+    """Whoever pushes such a frame to it waits, so many times."""
 
-    def __init__(self, kind: type[Frame] = OutputAudioRawFrame) -> None:
+    def __init__(
+        self, kind: type[Frame] = OutputAudioRawFrame, *, secs: float = 0.05, times: int = 9999
+    ) -> None:
         super().__init__(enable_direct_mode=True)
-        self._kind = kind
+        self._kind, self._secs, self._times = kind, secs, times
         self.seen: list[Frame] = []
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        if isinstance(frame, self._kind):
-            self.seen.append(frame)
-            await asyncio.sleep(0.05)
+        self.seen.append(frame)
+        if isinstance(frame, self._kind) and self._times:
+            self._times -= 1
+            await asyncio.sleep(self._secs)
         await self.push_frame(frame, direction)
 
 
@@ -305,13 +309,24 @@ class TestShortFrames:
         assert [at for at, _ in audio_sent(bot.twilio)] == pushed
 
     @pytest.mark.parametrize("lead_secs", [0.2, 60])
-    def test_each_frame_is_pushed_when_the_caller_hears_it(self, play, lead_secs) -> None:
-        bot = play(say_two_seconds, audio_out_10ms_chunks=2, lead_secs=lead_secs)
-        times = bot.downstream.times(TTSAudioRawFrame)
-        heard = bot.twilio.plays[0][0] + 0.02 * np.arange(100)
-        assert len(times) == 100
-        late = (times - heard)[3:]  # the first ones are heard so soon that they are not held back
-        assert np.all((late > -0.002) & (late < 0.04))
+    @pytest.mark.parametrize("chunks", [1, 2])
+    def test_each_frame_is_pushed_when_the_caller_hears_it(self, play, chunks, lead_secs) -> None:
+        bot = play(say_two_seconds, audio_out_10ms_chunks=chunks, lead_secs=lead_secs)
+        times, count = bot.downstream.times(TTSAudioRawFrame), 200 // chunks
+        heard = bot.twilio.plays[0][0] + 2 / count * np.arange(count)
+        assert len(times) == count
+        late = (times - heard)[4:]  # the first ones are heard so soon that they are not held back
+        assert np.all((late > -0.002) & (late < 0.041))
+
+    def test_what_is_heard_soon_is_pushed_at_once(self, play) -> None:
+        async def scenario(bot: Bot, loop: VirtualLoop) -> None:
+            asked = loop.now
+            for number in range(2):
+                await bot.transport.output().queue_frame(numbered(number))
+            await asyncio.sleep(1)
+            assert bot.downstream.times(TTSAudioRawFrame) == [asked] * 2
+
+        play(scenario, audio_out_10ms_chunks=2)
 
     def test_mono_and_stereo_are_sent_as_by_pipecats_transport(self, play) -> None:
         async def scenario(bot: Bot, _: VirtualLoop) -> None:
@@ -372,21 +387,95 @@ class TestShortFrames:
             assert at == asked
             assert numbers_in(audio) == [0, 1]
 
-        slow = Slow()
-        play(scenario, behind=[slow], audio_out_10ms_chunks=2)
+        play(scenario, behind=[Slow()], audio_out_10ms_chunks=2)
 
-    def test_an_interruption_keeps_what_was_not_heard_from_those_behind(self, play) -> None:
-        async def scenario(bot: Bot, loop: VirtualLoop) -> None:
-            for number in range(4):
-                await bot.transport.output().queue_frame(numbered(number, 10))
-            await asyncio.sleep(0.005)  # the first one is being pushed
-            await bot.transport.output().queue_frame(InterruptionFrame())
+    @pytest.mark.parametrize("after_secs", [0, 0.01, 0.1, 0.515])
+    @pytest.mark.parametrize("chunks", [1, 2])
+    def test_an_interruption_keeps_what_was_not_heard_from_those_behind(
+        self, play, chunks, after_secs
+    ) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            await bot.speak(2)
+            await asyncio.sleep(0.001 + after_secs)
+            await bot.interrupt()
             await asyncio.sleep(1)
-            assert [numbers_in(audio) for _, audio in audio_sent(bot.twilio)] == [[0, 1, 2, 3]]
-            assert len(slow.seen) == 1
 
-        slow = Slow()
-        play(scenario, behind=[slow], audio_out_10ms_chunks=1)
+        bot = play(scenario, audio_out_10ms_chunks=chunks)
+        pushed_secs = 0.01 * chunks * len(bot.downstream.times(TTSAudioRawFrame))
+        heard_secs = bot.twilio.heard_until - bot.twilio.plays[0][0]
+        assert heard_secs - 0.041 < pushed_secs < heard_secs + 0.041
+
+    def test_what_is_said_is_in_order_with_the_start_of_speech(self, play) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            for number in range(5):
+                frame = numbered(number)
+                if number < 3:  # such as music: not speech
+                    frame = OutputAudioRawFrame(frame.audio, RATE, 1)
+                await bot.transport.output().queue_frame(frame)
+            await asyncio.sleep(1)
+
+        def pushed(kind: type) -> list[Any]:
+            behind = Slow(times=0)
+            play(scenario, kind, behind=[behind], audio_out_10ms_chunks=2)
+            return [
+                getattr(frame, "audio", type(frame))
+                for frame in behind.seen
+                if isinstance(frame, OutputAudioRawFrame | BotStartedSpeakingFrame)
+            ]
+
+        ours = pushed(TwilioTransport)
+        assert len(ours) == 6
+        assert ours == pushed(FastAPIWebsocketTransport)
+
+    @pytest.mark.parametrize("secs", [0.3, 1.5])
+    def test_someone_slow_behind_the_output_is_not_taken_for_a_caller_who_has_gone(
+        self, play, secs
+    ) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            await bot.speak(1)
+            await asyncio.sleep(5)
+            assert not bot.upstream.times(ErrorFrame)
+            assert len(bot.downstream.times(TTSAudioRawFrame)) == 50
+
+        slow = Slow(secs=secs, times=1)
+        play(scenario, behind=[slow], audio_out_10ms_chunks=2, audio_out_write_timeout_secs=1)
+
+    @pytest.mark.parametrize("method", ["write_audio_frame", "_write_frame"])
+    @pytest.mark.parametrize("by", ["subclass", "assignment"])
+    def test_a_method_of_someone_else_is_given_each_frame(self, play, method, by) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            output = bot.transport.output()
+
+            async def own(frame: OutputAudioRawFrame) -> bool:
+                given.append(numbers_in(ulaw.encode(frame.audio)))
+                return await original(frame)
+
+            original = getattr(output, method)
+            if by == "assignment":
+                setattr(output, method, own)
+            else:
+                own_method = {method: lambda self, frame: own(frame)}
+                output.__class__ = type("Derived", (type(output),), own_method)
+            for number in range(20):
+                await output.queue_frame(numbered(number))
+            await asyncio.sleep(1)
+            assert [numbers_in(audio) for _, audio in audio_sent(bot.twilio)] == given
+
+        given: list[list[int]] = []
+        play(scenario, audio_out_10ms_chunks=2)
+        assert given == [[number] for number in range(20)]
+
+    def test_a_frame_written_directly_is_sent_and_not_pushed(self, play) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            output, own = bot.transport.output(), numbered(1)
+            await output.queue_frame(numbered(2))  # is ready, but not yet sent
+            assert await output.write_audio_frame(own)
+            await asyncio.sleep(1)
+            [(_, audio)] = audio_sent(bot.twilio)
+            assert numbers_in(audio) == [1, 2]
+            assert len(bot.downstream.times(TTSAudioRawFrame)) == 1
+
+        play(scenario, audio_out_10ms_chunks=2)
 
     @pytest.mark.parametrize("chunks", [1, 2])
     @pytest.mark.parametrize("turns", range(16))
