@@ -94,7 +94,8 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         return len(frame.audio) / (2 * self._params.audio_out_channels * self.sample_rate)
 
     def _unplayed_secs(self) -> float:
-        return self._twilio.unplayed_secs() if self._twilio else 0
+        twilio = self._twilio
+        return twilio.unplayed_secs() if twilio else 0
 
     async def _write_audio_sleep(self) -> None:
         """Uses Pipecat's pacing only with other serializers."""
@@ -157,7 +158,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             and not is_overridden(self, "write_audio_frame", TwilioOutputTransport)
             and not is_overridden(self, "_write_frame", FastAPIWebsocketOutputTransport)
             and not getattr(self._params, "audio_out_filter", None)
-            # An interruption drops what waits, and so would the last one if the frame is older.
+            # An interruption drops what waits, even the last one if the frame is older.
             and is_interruptible(frame)
             and frame.id > self._newest_id
         )

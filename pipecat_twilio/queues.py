@@ -44,16 +44,16 @@ _queues_of = attrgetter(*QUEUES)
 
 def would_be_next(processor: FrameProcessor) -> bool:
     """Tells whether a frame that is queued now would be the next one to be processed."""
-    first, second, task, processed, *paused = _queues_of(processor)
-    events = processor._event_handlers
+    first, second, task, processed, is_paused, is_paused_for_all = _queues_of(processor)
+    before, after = (processor._event_handlers[event] for event in EVENTS)
     return (
         task is not None  # there is one from the StartFrame on, until a CancelFrame
         and first._unfinished_tasks == 0  # counts a system frame that is being processed
         and second.empty()
         and processed is None
-        and not any(paused)
+        and not (is_paused or is_paused_for_all)
         # A handler may wait, and whoever pushes the audio would wait for it.
-        and not any(events[event].handlers for event in EVENTS)
+        and not (before.handlers or after.handlers)
     )
 
 

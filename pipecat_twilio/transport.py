@@ -77,7 +77,7 @@ class TwilioTransport(FastAPIWebsocketTransport):
         input_name: Name of the input processor; None makes one up.
         output_name: Name of the output processor; None makes one up.
         lead_secs: How much unplayed audio to keep in Twilio's buffer, from 0 to 60 s, and never
-            less than the output frame being sent. A stall of the event loop up to this long is not
+            less than the message being sent. A stall of the event loop up to this long is not
             heard. Default 0.2: more than a garbage collection or the start of another call takes.
             It adds no delay. What stands behind the output gets audio, and the frames that follow
             it, when the caller hears it, and `BotStoppedSpeakingFrame` within 20 ms of the end.
