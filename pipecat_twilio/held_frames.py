@@ -6,7 +6,12 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any, NamedTuple
 
-from pipecat.frames.frames import Frame, SystemFrame, UninterruptibleFrame
+from pipecat.frames.frames import (
+    Frame,
+    OutputAudioRawFrame,
+    SystemFrame,
+    UninterruptibleFrame,
+)
 from pipecat.processors.frame_processor import FrameDirection
 
 TIMER_SECS = 0.001
@@ -33,7 +38,12 @@ class HeldFrames:
         push: Pushes a frame in a direction.
         start: Runs a coroutine in a task of its own.
         clock: The time that frames are due by, in seconds.
+
+    Attributes:
+        unsent: Audio that is going to be sent. It is not pushed before that, even if it is due.
     """
+
+    unsent: list[OutputAudioRawFrame]
 
     def __init__(
         self,
@@ -44,6 +54,7 @@ class HeldFrames:
         self._push = push
         self._start = start
         self._clock = clock
+        self.unsent = []
         self._held: deque[_Held] = deque()
         self._pushing = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -71,10 +82,13 @@ class HeldFrames:
         self._held.append(_Held(due, frame, direction))
 
     async def release(self, until: float = inf) -> None:
-        """Pushes the frames that are due by a time, or all of them."""
+        """Pushes the frames that are due by a time, or all of them, up to one that is unsent."""
         async with self._pushing:  # or another task could push the next frame first
             while self._held and self._held[0].due <= until:
-                _, frame, direction = self._held.popleft()
+                _, frame, direction = self._held[0]
+                if self.is_unsent(frame):
+                    break
+                self._held.popleft()
                 await self._push(frame, direction)
         self._stop_timer()
         if self._held:
@@ -85,6 +99,15 @@ class HeldFrames:
         """Drops what an interruption drops from Pipecat's own queues, and pushes the others."""
         self._held = deque(held for held in self._held if not is_interruptible(held.frame))
         await self.release()
+
+    def is_unsent(self, frame: Frame) -> bool:
+        """Tells whether a frame is going to be sent."""
+        return any(frame is each for each in self.unsent)
+
+    def drop_unsent(self) -> None:
+        """Drops the audio that is not sent."""
+        self._held = deque(held for held in self._held if not self.is_unsent(held.frame))
+        self.unsent = []
 
     def clear(self) -> None:
         """Drops all frames."""

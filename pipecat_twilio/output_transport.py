@@ -81,7 +81,6 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         self._begins_at = -inf  # when the caller hears what was written last
         self._interrupted_at = -inf
         self._newest_id = 0  # of the frames that had been made by then
-        self._waiting: list[OutputAudioRawFrame] = []  # these go into the next message
         self._held = HeldFrames(super().push_frame, self.create_task, monotonic)
 
     @property
@@ -109,17 +108,16 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             frame: Audio at the transport's rate.
 
         Returns:
-            Whether it was sent, or is about to be with the next one, and was not cleared before
-            the caller heard it.
+            Whether it was sent, or is about to be, and was not cleared before it was heard.
         """
         if not self._twilio:
             return await super().write_audio_frame(frame)
         if self._is_stale(frame):
             return False
         if self._goes_with_next(frame):
-            waiting_secs = sum(map(self._secs, self._waiting))
-            self._begins_at = monotonic() + self._unplayed_secs() + waiting_secs
-            self._waiting.append(frame)
+            unsent_secs = sum(map(self._secs, self._held.unsent))
+            self._begins_at = monotonic() + self._unplayed_secs() + unsent_secs
+            self._held.unsent.append(frame)
             return True
         clears = self._clears
         if not await self._send_audio(frame):
@@ -152,13 +150,13 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         following = following_audio(self, frame)
         return (
             following is not None
-            and sum(map(self._secs, [*self._waiting, frame, following])) <= JOINED_SECS
+            and sum(map(self._secs, [*self._held.unsent, frame, following])) <= JOINED_SECS
             and self._can_be_sent_as_is(following)
             # A subclass or a filter may keep the following one, or send it in a way of its own.
             and not is_overridden(self, "write_audio_frame", TwilioOutputTransport)
             and not is_overridden(self, "_write_frame", FastAPIWebsocketOutputTransport)
             and not getattr(self._params, "audio_out_filter", None)
-            # An interruption drops what waits, even the last one if the frame is older.
+            # An interruption drops what waits; it must not drop these.
             and is_interruptible(frame)
             and frame.id > self._newest_id
         )
@@ -177,13 +175,12 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         if not self._can_be_sent_as_is(frame):
             return await super().write_audio_frame(frame)
         if not self._client.is_connected or self._client.is_closing:
+            self._held.drop_unsent()
             return False
-        if self._waiting:
-            # An interruption that came meanwhile has dropped those that are older.
-            waiting = [each.audio for each in self._waiting if each.id > self._newest_id]
-            self._waiting = []
-            audio = b"".join([*waiting, frame.audio])
+        if self._held.unsent:
+            audio = b"".join([each.audio for each in [*self._held.unsent, frame]])
             frame = OutputAudioRawFrame(audio, frame.sample_rate, frame.num_channels)
+            self._held.unsent = []
         return await self._write_frame(frame) is not False  # None in Pipecat 1.7
 
     async def _wait_until_unplayed(self, enough_secs: float, max_wait_secs: float = inf) -> None:
@@ -247,6 +244,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             await super().process_frame(frame, direction)
             return
         self._interrupted_at, self._newest_id = monotonic(), obj_id()
+        self._held.drop_unsent()
         if self._uninterruptible_until > monotonic():
             # All but what FastAPIWebsocketOutputTransport does: send `clear`.
             await super(FastAPIWebsocketOutputTransport, self).process_frame(frame, direction)
@@ -270,7 +268,9 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
         """
         is_down = direction == FrameDirection.DOWNSTREAM
         if isinstance(frame, OutputAudioRawFrame) and is_down:
-            if any(frame is waiting for waiting in self._waiting):
+            if self._is_stale(frame):
+                return
+            if self._held.is_unsent(frame):
                 self._held.append(frame, direction, self._begins_at)  # pushed with the next one
                 return
             if self._held or self._begins_at > monotonic() + EARLY_SECS:

@@ -201,6 +201,23 @@ class TestOrder:
         await adding
         assert not held
 
+    @pytest.mark.parametrize("early_secs", [0, 0.5])
+    async def test_what_is_due_at_once_takes_along_what_has_become_due(self, early_secs) -> None:
+        async def push(frame: Any, _: Any) -> None:
+            pushed.append(frame)
+
+        pushed: list[Any] = []
+        clock = SimpleNamespace(now=0.0)
+        held = HeldFrames(push, asyncio.create_task, lambda: clock.now)
+        frames, down = [audio(0.02) for _ in range(3)], FrameDirection.DOWNSTREAM
+        await held.add(frames[0], down, 1)
+        clock.now = 2
+        await held.add(frames[1], down, early_secs=early_secs)
+        assert pushed == frames[:2]
+        await held.add(frames[2], down, clock.now + 0.3, early_secs)
+        assert pushed == frames[: 2 + bool(early_secs)]
+        held.clear()
+
     def test_a_slow_processor_behind_the_output_gets_frames_in_order(self, play: Play) -> None:
         """A direct processor holds up whoever pushes to it."""
         seen = []

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
 from pipecat.frames.frames import (
+    BotSpeakingFrame,
     BotStartedSpeakingFrame,
     EndFrame,
     ErrorFrame,
@@ -18,6 +19,7 @@ from pipecat.frames.frames import (
     OutputAudioRawFrame,
     OutputTransportMessageFrame,
     TTSAudioRawFrame,
+    TTSStoppedFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.base_output import BaseOutputTransport
@@ -26,6 +28,7 @@ from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketParams,
     FastAPIWebsocketTransport,
 )
+from starlette.websockets import WebSocketState
 from virtual_call import (
     RATE,
     Bot,
@@ -465,6 +468,21 @@ class TestShortFrames:
         play(scenario, audio_out_10ms_chunks=2)
         assert given == [[number] for number in range(20)]
 
+    def test_a_frame_that_waits_when_the_caller_leaves_holds_nothing_up(self, play) -> None:
+        async def scenario(bot: Bot, _: VirtualLoop) -> None:
+            output = bot.transport.output()
+            await output.queue_frame(OutputAudioRawFrame(numbered(1).audio, RATE, 1))
+            await output.queue_frame(numbered(2))
+            await asyncio.sleep(0.01)  # the first one waits while Slow has the second one wait
+            bot.twilio.client_state = WebSocketState.DISCONNECTED
+            await output.queue_frame(TTSStoppedFrame())
+            await asyncio.sleep(1)
+
+        bot = play(scenario, behind=[Slow(BotSpeakingFrame)], audio_out_10ms_chunks=2)
+        assert bot.twilio.received == []
+        assert bot.downstream.times(OutputAudioRawFrame) == []
+        assert bot.downstream.speaking == ["started", "stopped"]
+
     def test_a_frame_written_directly_is_sent_and_not_pushed(self, play) -> None:
         async def scenario(bot: Bot, _: VirtualLoop) -> None:
             output, own = bot.transport.output(), numbered(1)
@@ -494,9 +512,10 @@ class TestShortFrames:
                 await output.queue_frame(numbered(2))
             await asyncio.sleep(1)
 
-        received = [
-            message for _, message in play(scenario, audio_out_10ms_chunks=chunks).twilio.received
-        ]
+        bot = play(scenario, audio_out_10ms_chunks=chunks)
+        sent_secs = sum(len(audio) for _, audio in audio_sent(bot.twilio)) / RATE
+        assert 0.01 * chunks * len(bot.downstream.times(TTSAudioRawFrame)) < sent_secs + 0.001
+        received = [message for _, message in bot.twilio.received]
         after = received[[message["event"] for message in received].index("clear") + 1 :]
         heard = b"".join(b64decode(message["media"]["payload"]) for message in after)
         assert numbers_in(heard) == [2]
@@ -518,7 +537,7 @@ class TestShortFrames:
     ) -> None:
         async def scenario(bot: Bot, _: VirtualLoop) -> None:
             output = bot.transport.output()
-            # The start of speech is told before the speech is sent, and Slow takes its time.
+            # That the bot speaks is told before the speech is sent, and Slow takes its time.
             frame = OutputAudioRawFrame(numbered(3).audio, RATE, 1)
             if not is_interruptible:
                 frame.interruptible = False
@@ -530,9 +549,11 @@ class TestShortFrames:
             await output.queue_frame(numbered(2))
             await asyncio.sleep(1)
 
-        slow = Slow(BotStartedSpeakingFrame)
+        slow = Slow(BotSpeakingFrame)
         twilio = play(scenario, behind=[slow], audio_out_10ms_chunks=2).twilio
         assert [numbers_in(audio) for _, audio in audio_sent(twilio)] == [[each] for each in heard]
+        pushed = [numbers_in(ulaw.encode(f.audio))[0] for f in slow.seen if hasattr(f, "audio")]
+        assert pushed == heard
 
     def test_a_frame_from_before_an_interruption_that_is_written_again_is_heard(self, play) -> None:
         async def scenario(bot: Bot, _: VirtualLoop) -> None:
