@@ -108,7 +108,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
             frame: Audio at the transport's rate.
 
         Returns:
-            Whether it was sent, or is about to be, and was not cleared before it was heard.
+            Whether it was sent, or is about to be, and not cleared before it was heard.
         """
         if not self._twilio:
             return await super().write_audio_frame(frame)
@@ -218,7 +218,7 @@ class TwilioOutputTransport(FastAPIWebsocketOutputTransport):
     ) -> None:
         """Queues a frame, or processes it at once if it is audio that no other frame is ahead of.
 
-        So an interruption right behind audio drops that audio. In Pipecat it overtakes it.
+        So an interruption right behind audio drops it. In Pipecat the audio is heard after it.
 
         Args:
             frame: Any frame.

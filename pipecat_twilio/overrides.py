@@ -1,4 +1,4 @@
-"""Has anyone replaced a method? Only if not may its work be done in a shorter way."""
+"""Has anyone replaced a method? If so, its work must not be done in a shorter way."""
 
 
 def is_overridden(obj: object, name: str, cls: type) -> bool:
