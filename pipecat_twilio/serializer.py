@@ -135,6 +135,17 @@ class TwilioFrameSerializer(CallEndingSerializer):
         """Returns the seconds until Twilio has played everything that it was sent."""
         return self._playback.remaining_secs(monotonic())
 
+    def unplayed_sound_secs(self) -> float:
+        """Returns the seconds until the last sound was played."""
+        return self._playback.remaining_sound_secs(monotonic())
+
+    def socket_closed(self, code: int | None) -> None:
+        self._playback.clear()
+
+    def caller_stopped(self, stop_secs: float) -> None: ...
+
+    def speech_started(self) -> None: ...
+
     async def deserialize(self, data: str | bytes) -> Frame | None:
         """Converts a message from Twilio to a frame.
 

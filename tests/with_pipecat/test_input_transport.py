@@ -16,7 +16,6 @@ from streams import documented, media
 from virtual_call import Bot, Play, VirtualLoop
 
 from pipecat_twilio import TwilioTransport
-from pipecat_twilio.transport import check_pipecat
 
 
 class Halving(BaseAudioFilter):
@@ -74,33 +73,3 @@ def test_a_stopped_pipeline_gets_nothing_more(play: Play) -> None:
     assert len(play(scenario, audio_in_enabled=True).upstream.times(InputAudioRawFrame)) == 1
 
 
-class TestQueue:
-    """Pipecat's queue is used only where something could hold the socket up."""
-
-    async def is_queued(self, following: FrameProcessor, **params: Any) -> bool:
-        settings = FastAPIWebsocketParams(audio_in_enabled=True, **params)
-        received = TwilioTransport(AsyncMock(), settings).input()
-        received._audio_in_queue = AsyncMock()
-        received.push_frame = AsyncMock()
-        received.link(following)
-        await received.push_audio_frame(InputAudioRawFrame(bytes(320), 8000, 1))
-        assert received._audio_in_queue.put.await_count + received.push_frame.await_count == 1
-        return bool(received._audio_in_queue.put.await_count)
-
-    async def test_a_processor_with_a_queue_needs_no_other(self) -> None:
-        assert not await self.is_queued(IdentityFilter())
-
-    async def test_a_processor_in_direct_mode_needs_it(self) -> None:
-        assert await self.is_queued(IdentityFilter(enable_direct_mode=True))
-
-    async def test_a_filter_needs_it(self) -> None:
-        assert await self.is_queued(IdentityFilter(), audio_in_filter=Halving())
-
-
-def test_a_pipecat_with_another_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def push_audio_frame(self: Any, frame: Any) -> None:
-        await self._queue.put(frame)
-
-    monkeypatch.setattr(BaseInputTransport, "push_audio_frame", push_audio_frame)
-    with pytest.raises(RuntimeError, match="does not use _params, _paused, _audio_in_queue"):
-        check_pipecat()

@@ -41,7 +41,6 @@ from virtual_call import (
 )
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport, messages
-from pipecat_twilio.transport import check_pipecat
 
 CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
 NEAR_SECS = 0.06  # the end of speech is told this close to when the caller hears it
@@ -51,7 +50,7 @@ HAS_INTERRUPTIBLE = hasattr(EndFrame(), "interruptible")
 
 
 class TestLead:
-    @pytest.mark.parametrize("lead_secs", [0.1, 0.2, 1, 60])
+    @pytest.mark.parametrize("lead_secs", [0.1, 0.2, 1])
     def test_twilio_has_the_lead_unplayed_and_at_most_a_frame_more(self, play, lead_secs) -> None:
         bot = play(say_two_seconds, lead_secs=lead_secs)
         levels, lead = bot.twilio.levels, min(lead_secs, 2)
@@ -113,9 +112,9 @@ class TestLead:
                 await asyncio.sleep(0)
             assert len(turns) > 1 / CHUNK_SECS
 
-        play(scenario, lead_secs=60)
+        play(scenario, lead_secs=2)
 
-    @pytest.mark.parametrize("lead_secs", [-0.001, 60.001, float("nan"), float("inf"), 10**400])
+    @pytest.mark.parametrize("lead_secs", [-0.001, 2.001, float("nan"), float("inf"), 10**400])
     def test_a_lead_out_of_range_is_refused_by_name(self, lead_secs) -> None:
         with pytest.raises(ValueError, match=f"lead_secs .* {lead_secs}"):
             TwilioTransport(Twilio(lambda: 0), FastAPIWebsocketParams(), lead_secs=lead_secs)
@@ -159,7 +158,7 @@ class TestAForeignSerializer:
 class TestEndOfSpeech:
     """`BotStoppedSpeakingFrame` comes when the caller has heard the end."""
 
-    @pytest.mark.parametrize("lead_secs", [0, 0.2, 5])
+    @pytest.mark.parametrize("lead_secs", [0, 0.2, 2])
     def test_it_is_told_in_both_directions_when_the_caller_has_heard_it(
         self, play, lead_secs
     ) -> None:
@@ -178,7 +177,7 @@ class TestEndOfSpeech:
 
         assert len(play(scenario).upstream.times(BotStoppedSpeakingFrame)) == 1
 
-    @pytest.mark.parametrize("lead_secs", [0.2, 5])
+    @pytest.mark.parametrize("lead_secs", [0.2, 2])
     def test_of_utterances_without_a_pause_each_one_starts_and_stops_in_order(
         self, play, lead_secs
     ) -> None:
@@ -336,7 +335,7 @@ class TestInterruption:
 
         assert len(play(scenario).twilio.media_times()) == is_sent
 
-    @pytest.mark.parametrize("lead_secs", [0.2, 60])
+    @pytest.mark.parametrize("lead_secs", [0.2, 2])
     def test_what_is_said_next_goes_out_at_once_and_with_a_lead(self, play, lead_secs) -> None:
         async def scenario(bot: Bot, loop: VirtualLoop) -> None:
             await bot.speak(90)
@@ -389,7 +388,7 @@ class TestInterruption:
 
 class TestEndOfCall:
     @pytest.mark.parametrize("silence_secs", [0, 2])
-    @pytest.mark.parametrize("lead_secs", [0, 0.2, 5, 60])
+    @pytest.mark.parametrize("lead_secs", [0, 0.2, 2])
     def test_the_socket_is_closed_when_the_last_word_was_heard(
         self, play, lead_secs, silence_secs
     ) -> None:
@@ -422,7 +421,7 @@ class TestEndOfCall:
             await ending
             assert bot.twilio.closed_at - interrupted < NEAR_SECS
 
-        play(scenario, lead_secs=60)
+        play(scenario, lead_secs=2)
 
     def test_nothing_of_the_transport_s_own_leaves_it(self, play) -> None:
         async def scenario(bot: Bot, _: VirtualLoop) -> None:
@@ -445,7 +444,7 @@ class TestEndOfCall:
             await bot.end()
             assert loop.now - begin < 2
 
-        play(scenario, lead_secs=60)
+        play(scenario, lead_secs=2)
 
 
 class TestMarks:
@@ -597,34 +596,3 @@ def test_in_two_hours_the_estimate_does_not_drift(play) -> None:
     play(scenario, audio_out_sample_rate=24000)
 
 
-class TestAnotherPipecat:
-    def test_one_whose_write_does_not_wait_in_the_known_place_is_refused(self, monkeypatch) -> None:
-        async def write_audio_frame(self: Any, frame: Any) -> bool:
-            return True
-
-        monkeypatch.setattr(FastAPIWebsocketOutputTransport, "write_audio_frame", write_audio_frame)
-        with pytest.raises(
-            RuntimeError, match=r"pipecat-ai \d.*does not use _write_frame, _write_audio_sleep"
-        ):
-            check_pipecat()
-
-    def test_one_whose_transport_is_built_otherwise_is_refused(self, monkeypatch) -> None:
-        def init(self: Any, websocket: Any, params: Any) -> None:
-            self._client = self._params = self._exit = None
-
-        monkeypatch.setattr(FastAPIWebsocketTransport, "__init__", init)
-        with pytest.raises(RuntimeError, match=r"does not use _input, _input_name, _output, _out"):
-            check_pipecat()
-
-    def test_it_is_refused_when_the_module_is_loaded(self) -> None:
-        program = """
-from pipecat.transports.websocket.fastapi import FastAPIWebsocketOutputTransport
-async def write_audio_frame(self, frame): ...
-FastAPIWebsocketOutputTransport.write_audio_frame = write_audio_frame
-from pipecat_twilio import TwilioTransport
-"""
-        ran = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=False
-        )
-        assert ran.returncode
-        assert "is not a release that TwilioTransport knows" in ran.stderr
