@@ -21,6 +21,7 @@ from pipecat import version
 from pipecat.audio.resamplers.base_audio_resampler import BaseAudioResampler
 from pydantic import BaseModel
 
+from pipecat_twilio.params import check_lead_secs
 from pipecat_twilio.serializer import TwilioFrameSerializer
 from pipecat_twilio.stream_resampler import SincStreamResampler
 from pipecat_twilio.twilio.call_resource import call_url, without_traceback
@@ -154,7 +155,7 @@ def install(
                 TwilioFrameSerializer, params=params, base_url=base_url, region=region, edge=edge
             )
         if transport:
-            from pipecat_twilio.transport import TwilioTransport, check_lead_secs  # noqa: PLC0415
+            from pipecat_twilio.transport import TwilioTransport  # noqa: PLC0415
 
             if lead_secs is not None:
                 check_lead_secs(lead_secs)

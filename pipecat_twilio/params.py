@@ -44,3 +44,16 @@ class InputParams(FrameSerializer.InputParams):
 
 DEFAULTS: dict[str, Any] = {name: field.default for name, field in InputParams.model_fields.items()}
 """The parameters' defaults, for params objects that lack a field, such as Pipecat's own."""
+
+MAX_LEAD_SECS = 2
+"""The longest lead: Pipecat's idle timer sees the bot speak when audio is sent, not when heard."""
+
+
+def check_lead_secs(lead_secs: float) -> None:
+    """Checks how much audio a transport keeps in Twilio's buffer.
+
+    Raises:
+        ValueError: It is not from 0 to 2 s.
+    """
+    if not isinstance(lead_secs, int | float) or not 0 <= lead_secs <= MAX_LEAD_SECS:
+        raise ValueError(f"lead_secs must be from 0 to {MAX_LEAD_SECS}, got {lead_secs!r}")

@@ -7,7 +7,7 @@ output here keeps `lead_secs` in that buffer, and pushes each frame when the cal
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import cache
 from math import inf
 from time import monotonic
@@ -21,11 +21,11 @@ from pipecat.frames.frames import Frame, OutputAudioRawFrame
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.transports.websocket import fastapi
 
-from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
+from pipecat_twilio.client import TwilioClient
+from pipecat_twilio.params import check_lead_secs
 from pipecat_twilio.serializer import TwilioFrameSerializer
 from pipecat_twilio.twilio import messages
 
-MAX_LEAD_SECS = 2  # Pipecat's idle timer sees the bot speak when it is sent, not when it is heard
 TIMER_SECS = 0.001  # timers are not more exact
 EARLY_SECS = 0.035  # a frame due sooner is pushed at once: 20 ms, and jitter. Waking up costs CPU
 LATE_SECS = 0.03  # how late a timer may push audio: the next write usually does it before
@@ -34,7 +34,31 @@ LAST_SECS = 0.01  # when a mixer's queue is asked for speech that may not have c
 PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
 STALE_SECS = 0.1  # on Python 3.11 audio that left the queue before an interruption comes so late
 
+SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
+PRIVATE_NAMES = (
+    *("_callbacks", "_client", "_input", "_input_name", "_output", "_output_name", "_params"),
+    "_write_frame",
+)
 HEARD_AT = "heard_at"  # in the metadata of audio that was sent: when the caller hears it begin
+
+
+def _secs(frame: OutputAudioRawFrame) -> float:
+    return len(frame.audio) / (2 * frame.num_channels * frame.sample_rate)
+
+
+def _unplayed_secs(frame: OutputAudioRawFrame) -> float:
+    return max(0.0, frame.metadata[HEARD_AT] + _secs(frame) - monotonic())
+
+
+class TwilioInputTransport(fastapi.FastAPIWebsocketInputTransport):
+    """Pipecat's input, which reads on after `EndFrame`: pings, marks, and a caller who leaves."""
+
+    async def stop(self, frame: frames.EndFrame) -> None:
+        """Stops the caller's audio. The socket is read until the output closes it."""
+        self._params = self._params.model_copy(update={"audio_in_enabled": False})
+        # All but what FastAPIWebsocketInputTransport does, which is to stop reading.
+        await super(fastapi.FastAPIWebsocketInputTransport, self).stop(frame)
+        await self._client.disconnect()  # closes nothing before the output does the same
 
 
 class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
@@ -45,19 +69,13 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._twilio: Any = self._params.serializer
         self._lead_secs = lead_secs
         self._changed = asyncio.Event()
-        self._uninterruptible: list[OutputAudioRawFrame] = []  # what Twilio has of it
-        self._backlog_secs = 0.0  # of speech that came and was not sent
+        self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
         self._clears, self._cleared_at, self._stale_until = 0, -inf, -inf
+        self._backlog_secs = 0.0  # of speech that came and was not sent
         self._held: deque[tuple[float, Frame, FrameDirection]] = deque()  # each with its due time
         self._pushing = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._is_speaking: dict[Any, bool] = {}  # as was pushed
-
-    def _ends_at(self, frame: OutputAudioRawFrame) -> float:
-        return frame.metadata[HEARD_AT] + self._secs(frame)
-
-    def _secs(self, frame: OutputAudioRawFrame) -> float:
-        return len(frame.audio) / (2 * self._params.audio_out_channels * self.sample_rate)
 
     async def _wait(self, secs_left: Callable[[], float], max_secs: float = inf) -> bool:
         """Waits until no time is left, but at most `max_secs`; returns whether it waited."""
@@ -71,35 +89,22 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 timer.cancel()
         return waited
 
-    async def _send(
-        self, frame: OutputAudioRawFrame, send: Callable[[Any], Awaitable[bool]]
-    ) -> bool:
-        if not await send(frame):
-            return False
-        now = monotonic()
-        frame.metadata[HEARD_AT] = now + self._twilio.unplayed_secs() - self._secs(frame)
-        kept = [each for each in self._uninterruptible if self._ends_at(each) > now]
-        self._uninterruptible = kept if frame.interruptible else [*kept, frame]
-        return True
-
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
-        # Pipecat takes a caller for gone whose frame takes longer than twice this.
+        # Pipecat takes the caller for gone if both waits together take its own limit.
         max_secs = 0.45 * self._params.audio_out_write_timeout_secs
-        secs, clears, has_mixer = self._secs(frame), self._clears, self._params.audio_out_mixer
+        secs, clears, has_mixer = _secs(frame), self._clears, self._params.audio_out_mixer
         is_background = has_mixer and type(frame) is OutputAudioRawFrame
         if frame.interruptible:
-            # Nothing that an interruption must clear is sent behind what it must keep.
-            kept = self._uninterruptible
+            # What an interruption must clear is not sent behind what it must not.
             await self._wait(
-                lambda: self._ends_at(kept[-1]) - monotonic() - EARLY_SECS if kept else 0, max_secs
+                lambda: (monotonic() >= self._stale_until) * self._kept_secs() - EARLY_SECS,
+                max_secs,
             )
-            is_stale = clears != self._clears or monotonic() < self._stale_until
-            if is_stale and not is_background:
+            if monotonic() < self._stale_until and not is_background:
                 return False
-        if not await self._send(frame, super().write_audio_frame):
-            # Nobody is there. A mixer makes its next frame at once.
-            await asyncio.sleep(secs if is_background else 0)
+        if not await self._send(frame):
+            await asyncio.sleep(secs if is_background else 0)  # a mixer makes the next one at once
             return False
         if not self._twilio.unplayed_secs():  # the serializer kept it
             await asyncio.sleep(secs)
@@ -107,146 +112,143 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if not is_background:
             self._backlog_secs -= secs
             if has_mixer and self._backlog_secs < 2 * secs:
-                lead_secs = LAST_SECS  # from an empty queue comes background, inside a word
+                lead_secs = LAST_SECS  # an empty queue would give background inside a word
         if not await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs):
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
         is_cleared = clears != self._clears and frame.metadata[HEARD_AT] > self._cleared_at
-        return not (is_cleared and frame.interruptible)
+        return not is_cleared or frame in self._kept
 
-    async def _write_audio_sleep(self) -> None:
-        """Does nothing: `write_audio_frame` waits."""
+    def _kept_secs(self) -> float:
+        return max(map(_unplayed_secs, self._kept), default=0)
 
-    async def write_dtmf(
-        self, frame: frames.OutputDTMFFrame | frames.OutputDTMFUrgentFrame
-    ) -> None:
-        """Sends the tones of keys at once, without waiting; an interruption keeps them."""
+    async def write_dtmf(self, frame: Any) -> None:
+        """Sends the tones of keys at once, and waits for none; an interruption keeps them."""
         for button in frame.buttons or ():
             audio = await load_dtmf_audio(button, sample_rate=self.sample_rate)
             tone = OutputAudioRawFrame(audio, self.sample_rate, 1)
             tone.interruptible = False
-            await self._send(tone, self._write_frame)
+            await self._send(tone)
+
+    async def _send(self, frame: OutputAudioRawFrame) -> bool:
+        if not await self._write_frame(frame):
+            return False
+        frame.metadata[HEARD_AT] = monotonic() + self._twilio.unplayed_secs() - _secs(frame)
+        if not frame.interruptible:
+            self._kept = [*filter(_unplayed_secs, self._kept), frame]
+        return True
 
     async def _write_frame(self, frame: Frame) -> bool:
         if isinstance(frame, frames.InterruptionFrame):
-            return True  # `_interrupt` has done it
-        if isinstance(frame, frames.EndFrame):
-            await self._wait(lambda: self._twilio.unplayed_sound_secs() - PLAYED_SECS)
+            return True  # `_interrupt` has sent the `clear`
+        if isinstance(frame, frames.EndFrame | frames.CancelFrame):
+            if isinstance(frame, frames.EndFrame):
+                await self._wait(lambda: self._twilio.unplayed_sound_secs() - PLAYED_SECS)
+            else:
+                await self._forget_unheard()
             await self._release(inf)
-        elif isinstance(frame, frames.CancelFrame):
-            await self._forget_unheard(monotonic())
-            await self._release(inf)
-        if isinstance(frame, frames.EndFrame | frames.CancelFrame) and not self._client.is_connected:
-            await self._twilio.serialize(frame)  # the call must end, whoever is connected
+            if not self._client.is_connected:
+                await self._twilio.serialize(frame)  # the call must end, whoever is connected
         return await super()._write_frame(frame)
 
     async def send_message(self, frame: Any) -> None:
-        """Sends a message; a `clear` of the bot's own drops what was not heard."""
-        now = monotonic()
+        """Sends a message; the bot's own `clear` has the effect of an interruption."""
         await super().send_message(frame)
         if messages.is_clear(frame.message):
-            await self._forget_unheard(now)
+            await self._forget_unheard()
+
+    async def caller_left(self, close_code: int | None) -> None:
+        """Ends all waits, and releases what is held: nobody will hear it."""
+        self._twilio.socket_closed(close_code)
+        await self._forget_unheard()
+        await self._release(inf)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Processes a frame as Pipecat does, and considers what Twilio has yet to play."""
-        if isinstance(frame, frames.InterruptionFrame):
-            await self._interrupt(frame)
+        if isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM:
+            self._stale_until = -inf
+            self._backlog_secs += _secs(frame)
         elif isinstance(frame, frames.VADUserStoppedSpeakingFrame):
             self._twilio.caller_stopped(frame.stop_secs)
-        elif isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM:
-            self._stale_until = -inf
-            self._backlog_secs += frame.num_frames / frame.sample_rate
+        elif isinstance(frame, frames.InterruptionFrame):
+            self._stale_until, self._backlog_secs = monotonic() + STALE_SECS, 0.0
+            kept = [*filter(_unplayed_secs, self._kept)]
+            # While kept audio is played, nothing else is in the buffer. Before that, all is
+            # cleared, and the kept audio is sent again.
+            if all(each.metadata[HEARD_AT] > monotonic() for each in kept):
+                await super()._write_frame(frame)
+                self._kept = []
+                for each in kept:
+                    await self._send(each)
+                await self._forget_unheard(self._kept)
         await super().process_frame(frame, direction)
         if isinstance(frame, frames.InterruptionFrame):
-            await self._release(self._cleared_at)
+            await self._release(-inf)
             self._changed.set()
 
-    async def _interrupt(self, frame: Frame) -> None:
-        """Clears Twilio's buffer; what must be heard is sent once more, or is being played."""
-        now = monotonic()
-        self._stale_until, self._backlog_secs = now + STALE_SECS, 0.0
-        kept = [each for each in self._uninterruptible if self._ends_at(each) > now]
-        if all(each.metadata[HEARD_AT] > now for each in kept):
-            self._uninterruptible = []
-            await super()._write_frame(frame)
-            for each in kept:
-                await self._send(each, super()._write_frame)
-            await self._forget_unheard(now)
-
-    async def _forget_unheard(self, now: float) -> None:
-        """Pushes what was heard by `now`, and drops what was not, and will not be."""
-        self._clears, self._cleared_at = self._clears + 1, now
-        await self._release(now)
-        kept = self._uninterruptible
+    async def _forget_unheard(self, kept: list[OutputAudioRawFrame] | None = None) -> None:
+        """Pushes what was heard, and drops what was not and will not be."""
+        self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), kept or []
+        await self._release(self._cleared_at)
         self._held = deque(
-            (frame.metadata[HEARD_AT] if frame in kept else -inf, frame, direction)
+            (frame.metadata[HEARD_AT] if frame in self._kept else -inf, frame, direction)
             for _, frame, direction in self._held
-            if frame in kept
-            or (isinstance(frame, frames.BotStartedSpeakingFrame) and kept)
-            or isinstance(frame, frames.BotStoppedSpeakingFrame)
+            if (isinstance(frame, SPEECH_FRAMES[0]) and kept)
+            or isinstance(frame, SPEECH_FRAMES[1])
             or not (frame.interruptible or isinstance(frame, OutputAudioRawFrame))
+            or frame in self._kept
         )
-
-    async def caller_left(self, close_code: int | None) -> None:
-        """Ends the call's report, all waits, and releases what is held: nobody will hear it."""
-        self._twilio.socket_closed(close_code)
-        await self._forget_unheard(monotonic())
-        await self._release(inf)
-        self._changed.set()
+        if kept is None:
+            self._changed.set()
 
     async def push_frame(
         self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
     ) -> None:
-        """Pushes audio, what follows it, and the begin and end of speech when it is heard."""
-        due = -inf  # behind what is held
-        if isinstance(frame, frames.BotStartedSpeakingFrame | frames.BotStoppedSpeakingFrame):
-            due = monotonic() + self._twilio.unplayed_secs()
-            if isinstance(frame, frames.BotStoppedSpeakingFrame):
-                self._backlog_secs = 0.0
-                self._twilio.speech_ended()
-            else: 
-                self._twilio.speech_started()
-        elif isinstance(frame, OutputAudioRawFrame):
-            due = frame.metadata.get(HEARD_AT, -inf)
-        elif (
-            isinstance(frame, frames.SystemFrame)
-            or direction == FrameDirection.UPSTREAM
-            or (frame.pts and not isinstance(frame, frames.TTSStoppedFrame))
-        ):
+        """Pushes audio, what is behind it, and the start and stop of speech when it is heard."""
+        is_speech = isinstance(frame, SPEECH_FRAMES)
+        is_system = isinstance(frame, frames.SystemFrame) or direction == FrameDirection.UPSTREAM
+        is_timed = frame.pts and not isinstance(frame, frames.TTSStoppedFrame)
+        if (is_system or is_timed) and not is_speech:
             await super().push_frame(frame, direction)
             return
+        due = frame.metadata.get(HEARD_AT, -inf)
+        if is_speech:
+            due = monotonic() + self._twilio.unplayed_secs()
+            if isinstance(frame, frames.BotStartedSpeakingFrame):
+                self._twilio.speech_started()
+            else:
+                self._backlog_secs = 0.0
+                self._twilio.speech_ended()
         self._held.append((due, frame, direction))
-        await self._release(monotonic() + EARLY_SECS, all_audio=False)
+        await self._release(monotonic() + EARLY_SECS, steps=True)
 
-    async def _release(self, until: float, *, all_audio: bool = True) -> None:
-        """Pushes the frames due by a time, in order; all of them, or one frame of audio."""
+    async def _release(self, until: float, *, steps: bool = False) -> None:
+        """Pushes what is due by a time, in order; in steps, up to the second frame of audio."""
+        audio_count = 0
         async with self._pushing:
-            audio_count = 0
             while self._held and self._held[0][0] <= until:
                 _, frame, direction = self._held[0]
                 audio_count += isinstance(frame, OutputAudioRawFrame)
-                if audio_count > 1 and not all_audio:
+                if steps and audio_count > 1:
                     break
                 self._held.popleft()
-                await self._push(frame, direction)
+                starts = isinstance(frame, frames.BotStartedSpeakingFrame)
+                if isinstance(frame, SPEECH_FRAMES):
+                    # One of a pair may have been dropped.
+                    key = direction, frame.transport_destination
+                    if self._is_speaking.get(key, False) == starts:
+                        continue
+                    self._is_speaking[key] = starts
+                await super().push_frame(frame, direction)
         if self._timer:
             self._timer.cancel()
         if self._held:
             due, frame, _ = self._held[0]
-            late_secs = LATE_SECS if isinstance(frame, OutputAudioRawFrame) else 0
-            secs = max(STEP_SECS, due + late_secs - monotonic())
-            self._timer = asyncio.get_running_loop().call_later(secs, self._release_later)
+            secs = due - monotonic() + LATE_SECS * isinstance(frame, OutputAudioRawFrame)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(STEP_SECS, secs), self._release_due)
 
-    def _release_later(self) -> None:
-        self.create_task(self._release(monotonic() + TIMER_SECS, all_audio=False), "release")
-
-    async def _push(self, frame: Frame, direction: FrameDirection) -> None:
-        if isinstance(frame, frames.BotStartedSpeakingFrame | frames.BotStoppedSpeakingFrame):
-            # Where an interruption has dropped the beginning, the end must not be pushed.
-            key, starts = (direction, frame.transport_destination), "Started" in frame.name
-            if self._is_speaking.get(key, False) == starts:
-                return
-            self._is_speaking[key] = starts
-        await super().push_frame(frame, direction)
+    def _release_due(self) -> None:
+        self.create_task(self._release(monotonic() + TIMER_SECS, steps=True), "release")
 
     async def cleanup(self) -> None:
         """Drops what is held."""
@@ -259,17 +261,13 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 class TwilioTransport(fastapi.FastAPIWebsocketTransport):
     """Pipecat's `FastAPIWebsocketTransport`, but a late event loop is not heard.
 
-    The arguments and events are Pipecat's. With a serializer other than this package's, input and
-    output are Pipecat's own.
+    Arguments and events are Pipecat's. With a serializer of another kind, it is Pipecat's.
 
     Args:
-        websocket: The accepted WebSocket.
-        params: What can be set.
-        input_name: Name of the input processor; None makes one up.
-        output_name: Name of the output processor; None makes one up.
-        lead_secs: How much unplayed audio to keep in Twilio's buffer, from 0 to 2 s, and never
-            less than a frame. The caller does not hear when the event loop is late by less.
-            Default 0.5: the start of another call can hold it up for 0.3 s. It adds no delay.
+        websocket, params, input_name, output_name: Pipecat's arguments.
+        lead_secs: How much unplayed audio to keep in Twilio's buffer, from 0 to 2 s. The caller
+            does not hear when the event loop is late by less. It adds no delay. Default 0.5: the
+            start of another call can hold the loop up for 0.3 s.
 
     Raises:
         ValueError: `lead_secs` is out of range, or the connection's origin is not allowed.
@@ -286,34 +284,19 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
     ) -> None:
         check_lead_secs(lead_secs)
         super().__init__(websocket, params, input_name=input_name, output_name=output_name)
-        if not isinstance(params.serializer, TwilioFrameSerializer) or _lacks_names(self):
-            return
-        client = TwilioClient(websocket, self._callbacks, params.ws_close_timeout)
-        client.write_timeout_secs = params.audio_out_write_timeout_secs
-        self._client = client
-        self._input = TwilioInputTransport(self, client, params, name=self._input_name)
-        self._output = client.output = TwilioOutputTransport(
-            self, client, params, name=self._output_name, lead_secs=lead_secs
-        )
-
-
-def _lacks_names(transport: Any) -> bool:
-    names = ("_client", "_callbacks", "_input", "_input_name", "_output", "_output_name")
-    missing = [name for name in names if not hasattr(transport, name)]
-    if not missing:
-        names = ("_write_frame", "_write_audio_sleep", "_params", "_client")
-        missing = [name for name in names if not hasattr(transport._output, name)]
-    if missing:
-        _warn_once(", ".join(missing))
-    return bool(missing)
+        known = {*vars(self), *dir(fastapi.FastAPIWebsocketOutputTransport)}
+        if lacking := [name for name in PRIVATE_NAMES if name not in known]:
+            _warn_once(", ".join(lacking))
+        elif isinstance(params.serializer, TwilioFrameSerializer):
+            self._client = client = TwilioClient(websocket, self._callbacks, params)
+            self._input = TwilioInputTransport(self, client, params, name=self._input_name)
+            self._output = client.output = TwilioOutputTransport(
+                self, client, params, name=self._output_name, lead_secs=lead_secs
+            )
 
 
 @cache
-def _warn_once(missing: str) -> None:
-    logger.warning(f"pipecat-ai {version()} lacks {missing}: TwilioTransport paces as Pipecat's")
-
-
-def check_lead_secs(lead_secs: float) -> None:
-    """Raises ValueError if a lead is not from 0 to 2 s."""
-    if not isinstance(lead_secs, int | float) or not 0 <= lead_secs <= MAX_LEAD_SECS:
-        raise ValueError(f"lead_secs must be from 0 to {MAX_LEAD_SECS}, got {lead_secs!r}")
+def _warn_once(names: str) -> None:
+    logger.warning(
+        f"pipecat-ai {version()} lacks {names}: TwilioTransport does what Pipecat's does"
+    )

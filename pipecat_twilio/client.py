@@ -1,0 +1,48 @@
+"""The socket of a `TwilioTransport`: who closed it, and a peer that reads nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from loguru import logger
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketClient, FastAPIWebsocketParams
+
+
+class TwilioClient(FastAPIWebsocketClient):
+    """Pipecat's client, which tells the output when there is nobody any more."""
+
+    output: Any  # a `TwilioOutputTransport`
+
+    def __init__(self, websocket: Any, callbacks: Any, params: FastAPIWebsocketParams) -> None:
+        super().__init__(websocket, callbacks, params.ws_close_timeout)
+        self._params = params
+        self._is_stuck = False
+        self._close_code: int | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a peer that reads."""
+        return super().is_connected and not self._is_stuck
+
+    async def receive(self) -> AsyncIterator[str | bytes]:
+        """Yields the messages until the socket is closed."""
+        while (message := await self._websocket.receive())["type"] != "websocket.disconnect":
+            if data := message.get("text") or message.get("bytes"):
+                yield data
+        self._close_code = message.get("code")
+
+    async def send(self, data: str | bytes) -> None:
+        """Sends a message; if that takes longer than the limit, the peer counts as gone."""
+        limit_secs = self._params.audio_out_write_timeout_secs
+        try:
+            async with asyncio.timeout(limit_secs):
+                await super().send(data)
+        except TimeoutError:
+            logger.error(f"{self}: the peer has read nothing for {limit_secs} s")
+            self._is_stuck = True
+            await self.output.caller_left(None)
+
+    async def trigger_client_disconnected(self) -> None:
+        """Tells the output, then triggers the event."""
+        await self.output.caller_left(self._close_code)
+        await super().trigger_client_disconnected()
