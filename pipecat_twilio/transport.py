@@ -32,7 +32,7 @@ LATE_SECS = 0.03  # how late a timer may push audio: the next write usually does
 STEP_SECS = 0.005  # between overdue frames: the caller's own late audio is read meanwhile
 LAST_SECS = 0.01  # when a mixer's queue is asked for speech that may not have come yet
 PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
-STALE_SECS = 0.1  # on Python 3.11 audio that left the queue before an interruption comes so late
+TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late after taking it
 
 SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
 PRIVATE_NAMES = (
@@ -70,7 +70,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._lead_secs = lead_secs
         self._changed = asyncio.Event()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
-        self._clears, self._cleared_at, self._stale_until = 0, -inf, -inf
+        self._clears, self._cleared_at = 0, -inf
+        self._is_interrupting = False
         self._backlog_secs = 0.0  # of speech that came and was not sent
         self._held: deque[tuple[float, Frame, FrameDirection]] = deque()  # each with its due time
         self._pushing = asyncio.Lock()
@@ -98,10 +99,9 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if frame.interruptible:
             # What an interruption must clear is not sent behind what it must not.
             await self._wait(
-                lambda: (monotonic() >= self._stale_until) * self._kept_secs() - EARLY_SECS,
-                max_secs,
+                lambda: 0 if self._is_interrupting else self._kept_secs() - EARLY_SECS, max_secs
             )
-            if monotonic() < self._stale_until and not is_background:
+            if self._is_interrupting and not is_background:
                 return False
         if not await self._send(frame):
             await asyncio.sleep(secs if is_background else 0)  # a mixer makes the next one at once
@@ -164,13 +164,18 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Processes a frame as Pipecat does, and considers what Twilio has yet to play."""
+        if isinstance(frame, frames.InterruptionFrame):
+            await self._interrupt(frame, direction)
+            return
         if isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM:
-            self._stale_until = -inf
             self._backlog_secs += _secs(frame)
         elif isinstance(frame, frames.VADUserStoppedSpeakingFrame):
             self._twilio.caller_stopped(frame.stop_secs)
-        elif isinstance(frame, frames.InterruptionFrame):
-            self._stale_until, self._backlog_secs = monotonic() + STALE_SECS, 0.0
+        await super().process_frame(frame, direction)
+
+    async def _interrupt(self, frame: Frame, direction: FrameDirection) -> None:
+        self._is_interrupting, self._backlog_secs = True, 0.0
+        try:
             kept = [*filter(_unplayed_secs, self._kept)]
             # While kept audio is played, nothing else is in the buffer. Before that, all is
             # cleared, and the kept audio is sent again.
@@ -180,10 +185,13 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 for each in kept:
                     await self._send(each)
                 await self._forget_unheard(self._kept)
-        await super().process_frame(frame, direction)
-        if isinstance(frame, frames.InterruptionFrame):
+            await super().process_frame(frame, direction)
             await self._release(-inf)
             self._changed.set()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        finally:
+            self._is_interrupting = False
 
     async def _forget_unheard(self, kept: list[OutputAudioRawFrame] | None = None) -> None:
         """Pushes what was heard, and drops what was not and will not be."""
