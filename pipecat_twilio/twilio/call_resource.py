@@ -8,10 +8,8 @@ Source: https://www.twilio.com/docs/voice/api/call-resource#update-a-call-resour
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache
 from ipaddress import ip_address
-from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from loguru import logger
@@ -21,26 +19,6 @@ _TWILIO_SID = re.compile(r"[A-Za-z0-9_-]+")
 # A SID of a compatible API: printable ASCII, but nothing that could lead the request elsewhere.
 _OTHER_SID = re.compile(r"(?!\.+\Z)[^/?#%\\\x00-\x20\x7f-\U0010ffff]+")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123, section 2.1
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def without_traceback(function: Callable[P, R]) -> Callable[P, R]:
-    """Has a function that checks arguments raise its errors without the frames below it.
-
-    Loguru's default is to write the variables in each line of a traceback to the log.
-    """
-
-    @wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except (TypeError, ValueError) as error:
-            raise error.with_traceback(None) from None
-
-    return checked
 
 
 class CallResource:
@@ -119,7 +97,7 @@ class CallResource:
         return f"<Call {self.call_sid}>"
 
     def shows_secret(self, text: str) -> bool:
-        """Tells whether a text, such as a server's error page, contains the credentials."""
+        """Whether a text, such as a server's error page, contains the credentials."""
         return self._secret in text or self.authorization.removeprefix("Basic ") in text
 
 
@@ -137,22 +115,15 @@ def _check_credentials(
     }
     if missing := [name for name, value in needed.items() if not value]:
         raise ValueError(
-            f"auto_hang_up is enabled but missing required parameters: {', '.join(missing)}. "
-            "Pipecat's runner reads the account's from TWILIO_ACCOUNT_SID, and TWILIO_AUTH_TOKEN "
-            "or TWILIO_API_KEY and TWILIO_API_SECRET. To leave the call open instead, pass "
-            "params=InputParams(auto_hang_up=False)"
+            f"auto_hang_up is enabled but missing required parameters: {', '.join(missing)}"
         )
     if auth_token and (api_key_sid or api_key_secret):
         raise ValueError("Provide either auth_token or api_key_sid + api_key_secret, not both")
     if not auth_token and not (api_key_sid and api_key_secret):
-        name, variable = (
-            ("api_key_secret", "TWILIO_API_SECRET")
-            if api_key_sid
-            else ("api_key_sid", "TWILIO_API_KEY")
-        )
+        missing_name = "api_key_secret" if api_key_sid else "api_key_sid"
         raise ValueError(
             "Both api_key_sid and api_key_secret parameters are required if one is set: "
-            f"{name} is missing (Pipecat's runner reads it from {variable})"
+            f"{missing_name} is missing"
         )
     if api_key_sid and len(api_key_sid) > _MAX_SID_LENGTH:
         raise ValueError(f"api_key_sid must have at most {_MAX_SID_LENGTH} characters")
