@@ -16,7 +16,7 @@ from pipecat.serializers.base_serializer import FrameSerializer
 from pipecat_twilio.params import DEFAULTS, TwilioInputParams
 from pipecat_twilio.twilio import hangup
 from pipecat_twilio.twilio.call_report import CallRecord, CallReport
-from pipecat_twilio.twilio.call_resource import CallResource
+from pipecat_twilio.twilio.call_resource import CallResource, without_traceback
 from pipecat_twilio.twilio.messages import MessageError
 from pipecat_twilio.twilio.pending_hang_up import PendingHangUp
 from pipecat_twilio.twilio.playback import Playback
@@ -54,7 +54,11 @@ class CallEndingSerializer(FrameSerializer):
         self._params = TwilioInputParams()
         self._playback = Playback()
         self._record = CallRecord()
+        self._read_params()
         return self
+
+    def _read_params(self) -> None:
+        """Creates what depends on the parameters that stay the same in a call."""
 
     def _setting(self, name: str) -> Any:
         """Returns a parameter, or its default if the params object lacks it."""
@@ -200,22 +204,19 @@ class CallEndingSerializer(FrameSerializer):
         outcome = await hangup.hang_up(resource, timeout_secs=timeout_secs)
         self._record.rest_answer = outcome.answer
 
+    @without_traceback
     def _call_resource(self) -> CallResource:
         """Returns the call's address and credentials; raises ValueError if any is missing."""
-        try:
-            return CallResource(
-                self._account_sid,
-                self._call_sid,
-                auth_token=self._auth_token,
-                api_key_sid=self._api_key_sid,
-                api_key_secret=self._api_key_secret,
-                region=self._region,
-                edge=self._edge,
-                base_url=self._base_url,
-            )
-        except ValueError as error:
-            # A new one: loguru would show the secrets in the lines of the old one's traceback.
-            raise ValueError(f"{error} (or pass InputParams(auto_hang_up=False))") from None
+        return CallResource(
+            self._account_sid,
+            self._call_sid,
+            auth_token=self._auth_token,
+            api_key_sid=self._api_key_sid,
+            api_key_secret=self._api_key_secret,
+            region=self._region,
+            edge=self._edge,
+            base_url=self._base_url,
+        )
 
 
 def _in_short(fault: object) -> str:

@@ -3,12 +3,12 @@
 A drop-in for `pipecat.serializers.twilio.TwilioFrameSerializer`: the same name, arguments and
 JSON, and the same private attributes, which public code reads and assigns. They may be assigned at
 any time, and a subclass may skip the constructor. So every value is read when it is needed, and
-state is created when it is first used.
+state is created by `__new__`.
 """
 
 import json
 from time import monotonic
-from typing import Any, Self
+from typing import Any, TypeAlias
 
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
@@ -31,7 +31,16 @@ from pipecat_twilio.frames import MarkFrame
 from pipecat_twilio.params import TwilioInputParams
 from pipecat_twilio.stream_resampler import SincStreamResampler
 from pipecat_twilio.twilio import messages
-from pipecat_twilio.twilio.messages import Dtmf, Mark, Media, MessageError, Start, Stop, parse
+from pipecat_twilio.twilio.messages import (
+    BOT_TRACKS,
+    Dtmf,
+    Mark,
+    Media,
+    MessageError,
+    Start,
+    Stop,
+    parse,
+)
 from pipecat_twilio.twilio.playback import MAX_BUFFERED_SECS
 
 SAMPLE_BYTES = 2
@@ -48,20 +57,13 @@ class TwilioFrameSerializer(CallEndingSerializer):
     `EndFrame` or a `CancelFrame` is serialized; that needs an auth token or an API key.
     """
 
-    InputParams = TwilioInputParams  # Pipecat's name for it
+    InputParams: TypeAlias = TwilioInputParams  # Pipecat's name for it
 
     # Defaults for a subclass that skips the constructor.
     _sample_rate = 0  # of the audio given to the pipeline, in Hz
     _call_sid_checked = False
     _inbound_secs = 0.0  # the timestamp of the newest audio, in seconds since the stream started
     _format = (0, 0)  # of the last audio frame sent: its rate and its number of channels
-
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
-        """Creates the state here, since a subclass may skip the constructor."""
-        self = super().__new__(cls)
-        self._collector = Collector()
-        self._read_params()
-        return self
 
     def __init__(
         self,
@@ -112,8 +114,8 @@ class TwilioFrameSerializer(CallEndingSerializer):
             self._call_resource()
 
     def _read_params(self) -> None:
-        self._max_message_bytes = self._setting("max_message_bytes")
-        self._input_frame_secs = self._setting("input_frame_secs")
+        self._max_message_bytes: int = self._setting("max_message_bytes")
+        self._input_frame_secs: float = self._setting("input_frame_secs")
         clear_after_secs = self._setting("resampler_clear_after_secs")
         self._twilio_sample_rate: int = self._setting("twilio_sample_rate")
         self._input_resampler: Any = SincStreamResampler(
@@ -121,6 +123,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         )
         self._output_resampler: Any = SincStreamResampler(clear_after_secs=clear_after_secs)
         self._joiner = SampleJoiner(clear_after_secs)
+        self._collector = Collector()
 
     async def setup(self, setup: Any) -> None:
         """Takes the pipeline's input rate; a second call at the same rate keeps all state.
@@ -150,7 +153,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
             if type(message) is not Media:
                 return self._input_event(message)
             media = message.media
-            if media.is_from_bot:
+            if media.track in BOT_TRACKS:
                 return None
             if not self._sample_rate:
                 raise ValueError("audio before setup()")

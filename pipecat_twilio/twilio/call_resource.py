@@ -8,8 +8,10 @@ Source: https://www.twilio.com/docs/voice/api/call-resource#update-a-call-resour
 
 import re
 from base64 import b64encode
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from ipaddress import ip_address
+from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from loguru import logger
@@ -19,6 +21,26 @@ _TWILIO_SID = re.compile(r"[A-Za-z0-9_-]+")
 # A SID of a compatible API: printable ASCII, but nothing that could lead the request elsewhere.
 _OTHER_SID = re.compile(r"(?!\.+\Z)[^/?#%\\\x00-\x20\x7f-\U0010ffff]+")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123, section 2.1
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def without_traceback(function: Callable[P, R]) -> Callable[P, R]:
+    """Has a function that checks arguments raise its errors without the frames below it.
+
+    Loguru's default is to write the variables in each line of a traceback to the log.
+    """
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            raise error.with_traceback(None) from None
+
+    return checked
 
 
 class CallResource:

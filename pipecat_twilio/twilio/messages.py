@@ -87,23 +87,22 @@ class Start(_Message, frozen=True, gc=False, tag="start"):
         msgspec.structs.force_setattr(self, "stream_sid", stream_sid)
 
 
+BOT_TRACKS = ("outbound", "outbound_track")
+"""The tracks of the bot's own audio."""
+
 _FiniteFloat = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
 
 
 class MediaPart(_Part, frozen=True, gc=False):
     """A piece of audio: `payload` is mu-law.
 
-    `timestamp` is in milliseconds since the stream began; None if that cannot be read.
+    With any `track` but the bot's own it is the caller's. `timestamp` is in milliseconds since the
+    stream began. Both are None if they cannot be read.
     """
 
     payload: bytes
     track: str | None = None
     timestamp: _FiniteFloat | None = None
-
-    @property
-    def is_from_bot(self) -> bool:
-        """Whether this is the bot's own audio; everything else is the caller's."""
-        return self.track in ("outbound", "outbound_track")
 
 
 class Media(_Message, frozen=True, gc=False, tag="media"):
@@ -178,7 +177,8 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
         except msgspec.ValidationError:
             with suppress(msgspec.MsgspecError, LookupError, TypeError, ValueError):
                 fields = _decode_object(data)
-                return _read(_TYPES[msgspec.json.decode(fields["event"])], fields)
+                message: Message = _read(_TYPES[msgspec.json.decode(fields["event"])], fields)
+                return message
             raise
     except MessageError:
         raise
