@@ -1,25 +1,28 @@
-"""Ends a serializer's call, or leaves it alone, and reports on it.
+"""The part of the serializer that ends its call, or leaves it alone, and reports on it.
 
 SIDs and credentials are read when the call is ended, not before: bots construct the serializer
 with a placeholder, and assign `_call_sid` from the `start` message.
 """
 
-from functools import cached_property
+import asyncio
 from inspect import isawaitable
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from loguru import logger
 from pipecat.frames.frames import CancelFrame, EndFrame
 from pipecat.serializers.base_serializer import FrameSerializer
 
-from pipecat_twilio.audio.samples import positive_int
-from pipecat_twilio.params import DEFAULTS, InputParams
+from pipecat_twilio.params import DEFAULTS, TwilioInputParams
 from pipecat_twilio.twilio import hangup
-from pipecat_twilio.twilio.call_report import CallRecord, CallReport
+from pipecat_twilio.twilio.call_report import MIN_GAP_SECS, CallRecord, CallReport
 from pipecat_twilio.twilio.call_resource import CallResource, without_traceback
 from pipecat_twilio.twilio.messages import MessageError
+from pipecat_twilio.twilio.pending_hang_up import PendingHangUp
 from pipecat_twilio.twilio.playback import Playback
+
+SERVICE_RESTART = 1012
+"""The close code of a server that stops. Source: https://www.iana.org/assignments/websocket/"""
 
 
 class CallEndingSerializer(FrameSerializer):
@@ -37,32 +40,32 @@ class CallEndingSerializer(FrameSerializer):
     _edge: str | None = None
     _base_url: str | None = None
     _hangup_attempted = False
-    _pending_hang_up: hangup.PendingHangUp | None = None
+    _pending_hang_up: PendingHangUp | None = None
+    _is_hanging_up = False  # the request is made, so what follows did not end the call
+    _params: Any
+    _playback: Playback
+    _record: CallRecord
     _call_left = ""  # why the call is no longer ours to end
+    _callback_task: asyncio.Task[None] | None = None
 
-    # mypy does not know that a cached_property can be assigned.
-    @cached_property
-    def _params(self) -> Any:  # type: ignore[override]
-        return InputParams()
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        """Creates the state here, since a subclass may skip the constructor."""
+        self = super().__new__(cls)
+        self._params = TwilioInputParams()
+        self._playback = Playback()
+        self._record = CallRecord()
+        self._read_params()
+        return self
 
-    @cached_property
-    def _twilio_sample_rate(self) -> int:
-        return positive_int("twilio_sample_rate", self._setting("twilio_sample_rate"))
-
-    @cached_property
-    def _playback(self) -> Playback:
-        return Playback()
-
-    @cached_property
-    def _record(self) -> CallRecord:
-        return CallRecord()
+    def _read_params(self) -> None:
+        """Creates what depends on the parameters that stay the same in a call."""
 
     def _setting(self, name: str) -> Any:
         """Returns a parameter, or its default if the params object lacks it."""
         return getattr(self._params, name, DEFAULTS[name])
 
-    def _secs(self, name: str) -> float:
-        """Returns a parameter in seconds; its default if it is no time: the call must end."""
+    def _duration(self, name: str) -> float:
+        """Returns a parameter in seconds; the default if it is not a valid duration."""
         secs = self._setting(name)
         return secs if isinstance(secs, int | float) and secs >= 0 else DEFAULTS[name]
 
@@ -70,6 +73,27 @@ class CallEndingSerializer(FrameSerializer):
     def call_report(self) -> CallReport:
         """What happened in the call so far."""
         return self._record.report(self._stream_sid or "", self._call_sid or "", monotonic())
+
+    def unplayed_secs(self) -> float:
+        """Returns the seconds until Twilio has played everything that it was sent."""
+        return self._playback.unplayed_secs(monotonic())
+
+    def unplayed_sound_secs(self) -> float:
+        """Returns the seconds until the last sound in it has been played."""
+        return self._playback.unplayed_sound_secs(monotonic())
+
+    def caller_stopped(self, stop_secs: float) -> None:
+        """Records that the caller has stopped speaking. The transport calls this.
+
+        Args:
+            stop_secs: How long ago that was. It does not count while the bot is heard.
+        """
+        if self.unplayed_secs() < MIN_GAP_SECS:
+            self._record.caller_stopped_at = monotonic() - stop_secs
+
+    def speech_started(self) -> None:
+        """Records that the caller will hear the bot when Twilio has played what it has."""
+        self._record.answered(monotonic() + self.unplayed_secs())
 
     def speech_ended(self) -> None:
         """Records that the bot has finished speaking: the pause that follows is not a gap."""
@@ -91,45 +115,87 @@ class CallEndingSerializer(FrameSerializer):
         self._leave_call("hand_off()")
 
     def _leave_call(self, why: str) -> None:
-        self._call_left = self._call_left or why
+        if not self._is_hanging_up:
+            self._call_left = self._call_left or why
         if self._pending_hang_up is not None:
-            self._pending_hang_up.hurry()
+            self._pending_hang_up.stop_waiting()
+
+    def _stream_stopped(self) -> None:
+        # After its stream, a call may go on elsewhere: ending it could cut a transfer.
+        self._leave_call("stop")
+        self._report_unless_ending(self._call_left)
+
+    def socket_closed(self, code: int | None) -> None:
+        """Makes the call report, if that was not done. The transport calls this.
+
+        A call whose stream did not stop before is still ended over REST by the next `EndFrame` or
+        `CancelFrame`.
+
+        Args:
+            code: The WebSocket's close code, if it is known.
+        """
+        self._playback.clear(monotonic())  # nobody will hear it
+        if self._pending_hang_up is not None:
+            self._pending_hang_up.stop_waiting()
+        ended_by = "server stopped" if code == SERVICE_RESTART else "disconnect"
+        self._report_unless_ending(self._call_left or ended_by)
+
+    def _report_unless_ending(self, ended_by: str) -> None:
+        if self._pending_hang_up is None:  # otherwise `_end` reports when the call is over
+            self._report(ended_by)
 
     async def _end(self, frame: EndFrame | CancelFrame) -> None:
         """Ends the call, unless it was left to somebody else, and makes the call report."""
         try:
             if self._setting("auto_hang_up") and not self._hangup_attempted:
                 self._hangup_attempted = True
-                latest = monotonic() + self._secs("hang_up_drain_secs")
-                self._pending_hang_up = hangup.PendingHangUp(
+                latest = monotonic() + self._duration("hang_up_drain_secs")
+                self._pending_hang_up = PendingHangUp(
                     self._end_call,
-                    lambda: min(
-                        self._playback.remaining_sound_secs(monotonic()), latest - monotonic()
-                    ),
+                    lambda: min(self.unplayed_sound_secs(), latest - monotonic()),
                     name=str(self),
                 )
             if self._pending_hang_up is not None:
-                if isinstance(frame, CancelFrame) or self._call_left:
-                    self._pending_hang_up.hurry()
+                if isinstance(frame, CancelFrame) or self._call_left or self._record.ended_by:
+                    self._pending_hang_up.stop_waiting()
                 await self._pending_hang_up.done()
         finally:  # also if Pipecat cancels this: for Pipecat the call has ended
-            await self._report_end(type(frame).__name__)
+            # Pipecat's own transport reads nothing after an `EndFrame`.
+            is_read = isinstance(frame, CancelFrame)
+            self._report(self._call_left or type(frame).__name__, counts_silence=is_read)
+        if self._callback_task is not None:
+            limit_secs = self._duration("hang_up_timeout_secs")
+            await asyncio.wait([self._callback_task], timeout=limit_secs)
 
     async def _end_call(self) -> None:
         if self._call_left:
             logger.info(f"{self} does not end the call: {self._call_left}")
             return
+        self._is_hanging_up = True
         await self._hang_up_call()
 
-    async def _report_end(self, what: str) -> None:
+    def _report(self, ended_by: str, *, counts_silence: bool = True) -> None:
+        """Logs the report and starts the callback, the first time that this is called."""
         if self._record.ended_by:
             return
-        self._record.end(self._call_left or what, monotonic())
-        report, callback = self.call_report, self._setting("on_call_report")
+        self._record.end(ended_by, monotonic(), counts_silence=counts_silence)
+        report = self.call_report
         logger.info(f"{self}: {report}")
+        if self._setting("on_call_report") is None:
+            return
+        steps = self._call_back(report)
         try:
-            if callback is not None and isawaitable(result := callback(report)):
-                await result
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(steps)  # nothing else is running that it could hold up
+        else:
+            self._callback_task = loop.create_task(steps)
+
+    async def _call_back(self, report: CallReport) -> None:
+        try:
+            async with asyncio.timeout(self._duration("hang_up_timeout_secs")):
+                if isawaitable(result := self._setting("on_call_report")(report)):
+                    await result
         except Exception as error:  # noqa: BLE001  # a user's error; its text may hold a secret
             logger.error(f"{self}: on_call_report failed: {type(error).__name__}")
 
@@ -140,7 +206,8 @@ class CallEndingSerializer(FrameSerializer):
         except ValueError as error:
             logger.error(f"{self} left the call open: {error}")
             return
-        outcome = await hangup.hang_up(resource, timeout_secs=self._secs("hang_up_timeout_secs"))
+        timeout_secs = self._duration("hang_up_timeout_secs")
+        outcome = await hangup.hang_up(resource, timeout_secs=timeout_secs)
         self._record.rest_answer = outcome.answer
 
     @without_traceback

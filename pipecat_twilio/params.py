@@ -1,16 +1,23 @@
 """The parameters of a serializer."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from pipecat.serializers.base_serializer import FrameSerializer
-from pydantic import Field
+from pydantic import Field, PlainSerializer, WithJsonSchema
 
 from pipecat_twilio.twilio.call_report import CallReport
 from pipecat_twilio.twilio.messages import MAX_MESSAGE_BYTES
 
+# In JSON it is null, since a function cannot be written there.
+_Callback = Annotated[
+    Callable[[CallReport], object] | None,
+    PlainSerializer(lambda _callback: None, when_used="json"),
+    WithJsonSchema({"type": "null"}),
+]
 
-class InputParams(FrameSerializer.InputParams):
+
+class TwilioInputParams(FrameSerializer.InputParams):
     """The parameters of a serializer; Pipecat's own `InputParams` are accepted too.
 
     Parameters:
@@ -20,15 +27,17 @@ class InputParams(FrameSerializer.InputParams):
         auto_hang_up: Whether to end the call on `EndFrame` and `CancelFrame`.
         resampler_clear_after_secs: A pause of the audio after which the filter starts with an
             empty history; None is never.
-        hang_up_timeout_secs: How long ending the call may take, including retries.
+        hang_up_timeout_secs: How long ending the call may take, including retries, and then
+            `on_call_report`.
         hang_up_drain_secs: How long an `EndFrame` waits, at most, for Twilio to play the last
             words before the call is ended.
         max_message_bytes: A longer message from Twilio is dropped before it is parsed.
         input_frame_secs: How much of the caller's audio makes a frame, 0.02 to 1. With the
             default, each message is a frame. Longer frames are fewer frames for the pipeline; the
             delay grows by their length beyond one message.
-        on_call_report: Called with the `CallReport` when the call has ended; it may be a coroutine
-            function.
+        on_call_report: Called once with the `CallReport` when the call has ended; it may be a
+            coroutine function. It runs in a task of its own, and is cancelled when it takes
+            longer than `hang_up_timeout_secs`.
     """
 
     twilio_sample_rate: int = Field(default=8000, gt=0)
@@ -39,10 +48,12 @@ class InputParams(FrameSerializer.InputParams):
     hang_up_drain_secs: float = Field(default=2.0, ge=0)
     max_message_bytes: int = Field(default=MAX_MESSAGE_BYTES, gt=0)
     input_frame_secs: float = Field(default=0.02, ge=0.02, le=1)
-    on_call_report: Callable[[CallReport], object] | None = None
+    on_call_report: _Callback = None
 
 
-DEFAULTS: dict[str, Any] = {name: field.default for name, field in InputParams.model_fields.items()}
+DEFAULTS: dict[str, Any] = {
+    name: field.default for name, field in TwilioInputParams.model_fields.items()
+}
 """The parameters' defaults, for params objects that lack a field, such as Pipecat's own."""
 
 MAX_LEAD_SECS = 2

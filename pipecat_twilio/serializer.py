@@ -3,13 +3,12 @@
 A drop-in for `pipecat.serializers.twilio.TwilioFrameSerializer`: the same name, arguments and
 JSON, and the same private attributes, which public code reads and assigns. They may be assigned at
 any time, and a subclass may skip the constructor. So every value is read when it is needed, and
-state is created when it is first used.
+state is created by `__new__`.
 """
 
 import json
-from functools import cached_property
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
@@ -25,16 +24,26 @@ from pipecat.frames.frames import (
     OutputTransportMessageUrgentFrame,
 )
 
-from pipecat_twilio import params
 from pipecat_twilio.audio.samples import Collector, SampleJoiner, mix_down, pcm_bytes, positive_int
 from pipecat_twilio.audio.ulaw import decode, encode
 from pipecat_twilio.call_ending import CallEndingSerializer
 from pipecat_twilio.frames import MarkFrame
-from pipecat_twilio.stream_resampler import SincStreamResampler, is_plain
+from pipecat_twilio.params import TwilioInputParams
+from pipecat_twilio.stream_resampler import SincStreamResampler
 from pipecat_twilio.twilio import messages
-from pipecat_twilio.twilio.messages import Dtmf, Mark, Media, MessageError, Start, Stop
+from pipecat_twilio.twilio.messages import (
+    BOT_TRACKS,
+    Dtmf,
+    Mark,
+    Media,
+    MessageError,
+    Start,
+    Stop,
+    parse,
+)
 from pipecat_twilio.twilio.playback import MAX_BUFFERED_SECS
 
+SAMPLE_BYTES = 2
 MESSAGE_SECS = 0.02  # of audio in each of Twilio's messages
 MAX_CHANNELS = 64  # more is a mistake, and would take a lot of memory
 
@@ -48,13 +57,13 @@ class TwilioFrameSerializer(CallEndingSerializer):
     `EndFrame` or a `CancelFrame` is serialized; that needs an auth token or an API key.
     """
 
-    class InputParams(params.InputParams):
-        """The parameters: the fields of `pipecat_twilio.params.InputParams`."""
+    InputParams: TypeAlias = TwilioInputParams  # Pipecat's name for it
 
     # Defaults for a subclass that skips the constructor.
     _sample_rate = 0  # of the audio given to the pipeline, in Hz
     _call_sid_checked = False
     _inbound_secs = 0.0  # the timestamp of the newest audio, in seconds since the stream started
+    _format = (0, 0)  # of the last audio frame sent: its rate and its number of channels
 
     def __init__(
         self,
@@ -65,7 +74,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         region: str | None = None,
         edge: str | None = None,
         base_url: str | None = None,
-        params: params.InputParams | None = None,
+        params: TwilioInputParams | None = None,
         *,
         api_key_sid: str | None = None,
         api_key_secret: str | None = None,
@@ -91,6 +100,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
                 are given, only one of region and edge is given, or an argument is malformed.
         """
         super().__init__(params or self.InputParams())
+        self._read_params()
         self._stream_sid = stream_sid
         self._call_sid = call_sid
         self._account_sid = account_sid
@@ -103,21 +113,17 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if self._setting("auto_hang_up"):
             self._call_resource()
 
-    @cached_property
-    def _input_resampler(self) -> Any:
-        return SincStreamResampler(clear_after_secs=self._setting("resampler_clear_after_secs"))
-
-    @cached_property
-    def _output_resampler(self) -> Any:
-        return SincStreamResampler(clear_after_secs=self._setting("resampler_clear_after_secs"))
-
-    @cached_property
-    def _joiner(self) -> SampleJoiner:
-        return SampleJoiner(self._setting("resampler_clear_after_secs"))
-
-    @cached_property
-    def _collector(self) -> Collector:
-        return Collector()
+    def _read_params(self) -> None:
+        self._max_message_bytes: int = self._setting("max_message_bytes")
+        self._input_frame_secs: float = self._setting("input_frame_secs")
+        clear_after_secs = self._setting("resampler_clear_after_secs")
+        self._twilio_sample_rate: int = self._setting("twilio_sample_rate")
+        self._input_resampler: Any = SincStreamResampler(
+            clear_after_secs=clear_after_secs, clock=lambda: self._inbound_secs
+        )
+        self._output_resampler: Any = SincStreamResampler(clear_after_secs=clear_after_secs)
+        self._joiner = SampleJoiner(clear_after_secs)
+        self._collector = Collector()
 
     async def setup(self, setup: Any) -> None:
         """Takes the pipeline's input rate; a second call at the same rate keeps all state.
@@ -131,21 +137,6 @@ class TwilioFrameSerializer(CallEndingSerializer):
         rate = self._setting("sample_rate") or setup.audio_in_sample_rate
         self._sample_rate = positive_int("audio_in_sample_rate", rate)
 
-    def unplayed_secs(self) -> float:
-        """Returns the seconds until Twilio has played everything that it was sent."""
-        return self._playback.remaining_secs(monotonic())
-
-    def unplayed_sound_secs(self) -> float:
-        """Returns the seconds until the last sound was played."""
-        return self._playback.remaining_sound_secs(monotonic())
-
-    def socket_closed(self, code: int | None) -> None:
-        self._playback.clear()
-
-    def caller_stopped(self, stop_secs: float) -> None: ...
-
-    def speech_started(self) -> None: ...
-
     async def deserialize(self, data: str | bytes) -> Frame | None:
         """Converts a message from Twilio to a frame.
 
@@ -158,27 +149,22 @@ class TwilioFrameSerializer(CallEndingSerializer):
             for a mark that came back, None for everything else.
         """
         try:
-            message = messages.parse(data, self._setting("max_message_bytes"))
-            if not isinstance(message, Media):
+            message = parse(data, self._max_message_bytes)
+            if type(message) is not Media:
                 return self._input_event(message)
             media = message.media
-            if media.is_from_bot:
+            if media.track in BOT_TRACKS:
                 return None
             if not self._sample_rate:
                 raise ValueError("audio before setup()")
-            ms = media.timestamp_ms
-            if ms is not None:
-                self._inbound_secs = ms / 1000
+            if media.timestamp is not None:
+                self._inbound_secs = media.timestamp / 1000
             in_rate, rate = self._twilio_sample_rate, self._sample_rate
             self._record.heard(len(media.payload) / in_rate, self._inbound_secs, monotonic())
-            pcm, resampler = decode(media.payload), self._input_resampler
-            if is_plain(resampler):  # ours also takes the stream's own time
-                pcm = resampler.convert(pcm, in_rate, rate, self._inbound_secs)
-            else:
-                pcm = await resampler.resample(pcm, in_rate, rate)
-            frame_secs = self._setting("input_frame_secs")
-            if frame_secs > MESSAGE_SECS:
-                pcm = self._collector.add(pcm, int(2 * rate * frame_secs), rate)
+            pcm = await self._input_resampler.resample(decode(media.payload), in_rate, rate)
+            if self._input_frame_secs > MESSAGE_SECS:
+                min_bytes = int(SAMPLE_BYTES * rate * self._input_frame_secs)
+                pcm = self._collector.add(pcm, min_bytes, rate)
             return InputAudioRawFrame(pcm, rate, 1) if pcm else None
         except MessageError as error:
             self._drop("an unreadable message", error)
@@ -198,8 +184,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         elif isinstance(message, Start):
             self._read_start(message)
         elif isinstance(message, Stop):
-            # After its stream, a call may go on elsewhere: ending it could cut a transfer.
-            self._leave_call("stop")
+            self._stream_stopped()
             pcm = self._collector.take()
             return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
         return None
@@ -214,7 +199,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if not self._stream_sid:
             self._stream_sid = message.stream_sid
         sid = message.start.call_sid
-        if self._call_sid and sid != self._call_sid and not self._call_sid_checked:
+        if sid and self._call_sid and sid != self._call_sid and not self._call_sid_checked:
             logger.warning(f"{self}: the stream is of call {sid[:99]!a}, not {self._call_sid!r}")
         self._call_sid_checked = True
 
@@ -231,7 +216,26 @@ class TwilioFrameSerializer(CallEndingSerializer):
         """
         try:
             if isinstance(frame, AudioRawFrame):
-                return await self._media(frame)
+                if (frame.sample_rate, frame.num_channels) != self._format:
+                    self._set_format(frame.sample_rate, frame.num_channels)
+                rate, channels = self._format
+                pcm, now = frame.audio, monotonic()
+                # These are asked together, since an ordinary frame is none of it.
+                if (
+                    channels > 1
+                    or type(pcm) is not bytes
+                    or len(pcm) % SAMPLE_BYTES
+                    or len(pcm) > SAMPLE_BYTES * rate * MAX_BUFFERED_SECS
+                    or self._joiner.kept
+                ):
+                    pcm = self._whole_mono_samples(pcm, now)
+                out_rate = self._twilio_sample_rate
+                payload = encode(await self._output_resampler.resample(pcm, rate, out_rate))
+                if not payload:
+                    return None
+                empty_secs = self._playback.add(payload, out_rate, now)
+                self._record.said(len(payload) / out_rate, empty_secs, now)
+                return messages.media(self._stream_sid or "", payload)
             if isinstance(frame, InterruptionFrame):
                 return await self._clear()
             if isinstance(frame, OutputTransportMessageFrame | OutputTransportMessageUrgentFrame):
@@ -242,43 +246,34 @@ class TwilioFrameSerializer(CallEndingSerializer):
             self._drop("an unusable frame", error)
         return None
 
-    async def _media(self, frame: AudioRawFrame) -> str | None:
-        rate = positive_int("sample_rate", frame.sample_rate)
-        channels = positive_int("num_channels", frame.num_channels)
+    def _set_format(self, sample_rate: Any, num_channels: Any) -> None:
+        """Checks a format that the frame before did not have."""
+        rate = positive_int("sample_rate", sample_rate)
+        channels = positive_int("num_channels", num_channels)
         if channels > MAX_CHANNELS:
             raise ValueError(f"num_channels must be at most {MAX_CHANNELS}, got {channels}")
-        size = 2 * channels
-        pcm = pcm_bytes(frame.audio, size * rate * MAX_BUFFERED_SECS)
-        now = monotonic()
-        pcm = self._joiner.join(pcm, size, (rate, channels), now)
-        pcm = mix_down(pcm, channels)
-        resampler, out_rate = self._output_resampler, self._twilio_sample_rate
-        if is_plain(resampler):
-            pcm = resampler.convert(pcm, rate, out_rate, now)
-        else:
-            pcm = await resampler.resample(pcm, rate, out_rate)
-        if not pcm:
-            return None
-        payload = encode(pcm)
-        empty_secs = self._playback.add(payload, out_rate, now)
-        self._record.said(len(payload) / out_rate, empty_secs, now)
-        return messages.media(self._stream_sid or "", payload)
+        self._format = (rate, channels)
+
+    def _whole_mono_samples(self, audio: Any, now: float) -> bytes:
+        rate, channels = self._format
+        size = SAMPLE_BYTES * channels
+        pcm = pcm_bytes(audio, size * rate * MAX_BUFFERED_SECS)
+        return mix_down(self._joiner.join(pcm, size, self._format, now), channels)
 
     async def _clear(self) -> str:
-        self._forget_unplayed()
-        if hasattr(self._output_resampler, "reset"):  # older releases of Pipecat have none
-            try:
-                await self._output_resampler.reset()
-            except Exception as error:  # noqa: BLE001  # an assigned resampler may fail
-                logger.warning(f"{self}: the resampler's reset failed: {type(error).__name__}")
+        self._buffer_cleared()
+        try:
+            await self._output_resampler.reset()
+        except Exception as error:  # noqa: BLE001  # an assigned resampler may fail
+            logger.warning(f"{self}: the resampler's reset failed: {type(error).__name__}")
         return messages.clear(self._stream_sid or "")
 
-    def _forget_unplayed(self) -> None:
+    def _buffer_cleared(self) -> None:
         self._joiner.clear()
-        self._playback.clear()
+        self._playback.clear(monotonic())
         self._record.interruptions += 1
         if self._pending_hang_up is not None:
-            self._pending_hang_up.hurry()
+            self._pending_hang_up.stop_waiting()
 
     def _transport_message(
         self, frame: OutputTransportMessageFrame | OutputTransportMessageUrgentFrame
@@ -293,10 +288,10 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if (name := messages.mark_name(frame.message)) is not None:
             self._playback.add_mark(name)
         elif messages.is_clear(frame.message):
-            self._forget_unplayed()
+            self._buffer_cleared()
         return text
 
     def should_ignore_frame(self, frame: Frame) -> bool:
-        """Returns what the base class does; False for a message that is no dict: it is not RTVI."""
+        """Returns what the base class does; False for a message that is not a dict."""
         is_dict = isinstance(getattr(frame, "message", None), dict)
         return is_dict and super().should_ignore_frame(frame)

@@ -1,5 +1,6 @@
 """Pipecat's stream resampler interface on `SincResampler`: a delay of 4 ms at all rates."""
 
+from collections.abc import Callable
 from numbers import Integral
 from time import monotonic
 from typing import Any
@@ -50,9 +51,15 @@ class SincStreamResampler(BaseAudioResampler):
     """
 
     def __init__(
-        self, *, quality: str = "VHQ", clear_after_secs: float | None = 0.2, **kwargs: Any
+        self,
+        *,
+        quality: str = "VHQ",
+        clear_after_secs: float | None = 0.2,
+        clock: Callable[[], float] = monotonic,
+        **kwargs: Any,
     ) -> None:
         del quality, kwargs
+        self._clock = clock
         self._clear_after_secs = clear_after_secs
         self._rates: tuple[float, float] | None = None
         # Until the first audio tells the rates: a placeholder that holds nothing.
@@ -73,31 +80,14 @@ class SincStreamResampler(BaseAudioResampler):
         Raises:
             ValueError: A rate is not a positive whole number.
         """
-        if in_rate == out_rate:
-            tail = (
-                b"" if (in_rate, out_rate) == self._rates else self._change_rates(in_rate, out_rate)
-            )
-            return tail + audio if tail else audio
-        now = monotonic()
-        audio = self._joiner.join(bytes(audio), 2, (in_rate, out_rate), now)
-        return self.convert(audio, in_rate, out_rate, now)
-
-    def convert(self, pcm: bytes, in_rate: int, out_rate: int, now: float) -> bytes:
-        """Does what `resample` does, for whole samples and with a time from the caller.
-
-        Args:
-            pcm: Signed 16-bit little-endian samples, mono, at `in_rate`.
-            in_rate: Rate of `pcm` in Hz.
-            out_rate: Rate of the returned audio in Hz.
-            now: The time in seconds, always on the same clock.
-
-        Raises:
-            ValueError: A rate is not a positive whole number, or `pcm` ends inside a sample.
-        """
-        if (in_rate, out_rate) == self._rates:
-            return self._resampler.process(pcm, now)
-        tail = self._change_rates(in_rate, out_rate)
-        return tail + self._resampler.process(pcm, now)
+        tail = b""
+        if (in_rate, out_rate) != self._rates:
+            tail = self._change_rates(in_rate, out_rate)
+        now = self._clock()
+        if len(audio) % 2 or self._joiner.kept:
+            audio = self._joiner.join(bytes(audio), 2, self._rates, now)
+        pcm = audio if in_rate == out_rate else self._resampler.process(audio, now)
+        return tail + pcm if tail else pcm
 
     async def flush(self) -> bytes:
         """Returns the audio that the filter still holds, and starts a new stream.
@@ -128,11 +118,6 @@ class SincStreamResampler(BaseAudioResampler):
         tail = self._resampler.flush()
         self._rates, self._resampler = (in_rate, out_rate), resampler
         return tail if fits else b""
-
-
-def is_plain(resampler: object) -> bool:
-    """Tells whether `convert` does what `resample` would: nobody derived from or replaced it."""
-    return type(resampler) is SincStreamResampler and "resample" not in vars(resampler)
 
 
 def _hertz(name: str, rate: float) -> int:

@@ -38,7 +38,7 @@ class Player:
         Raises:
             RefusedMessageError: More than 10 minutes are waiting, so it is discarded.
         """
-        ahead_secs = self._playback.remaining_secs(now)
+        ahead_secs = self._playback.unplayed_secs(now)
         if ahead_secs > MAX_BUFFERED_SECS:
             text = f"{ahead_secs:.0f} s of audio were waiting to be played; more is discarded"
             raise RefusedMessageError(MEDIA_DISCARDED, text)
@@ -52,11 +52,11 @@ class Player:
 
     def mark(self, name: str, now: float) -> None:
         """Records a mark, which comes back when everything added before it has been played."""
-        self._marks.append((now + self._playback.remaining_secs(now), name))
+        self._marks.append((now + self._playback.unplayed_secs(now), name))
 
     def clear(self, now: float) -> list[str]:
         """Forgets what has not been played; returns the marks that waited for it."""
-        self._playback.clear()
+        self._playback.clear(now)
         played = max(0, round((now - self._started) * RATE) - self._taken)
         del self._audio[played:]
         names = [name for _, name in self._marks]

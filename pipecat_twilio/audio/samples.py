@@ -55,7 +55,7 @@ class SampleJoiner:
 
     def clear(self) -> None:
         """Forgets the part of a sample that is kept."""
-        self._kept = b""
+        self.kept = b""
         self._key: object = None
         self._at_secs = 0.0
 
@@ -69,16 +69,16 @@ class SampleJoiner:
                 are forgotten.
             now: The time in seconds, always on the same clock.
         """
-        if self._kept:
+        if self.kept:
             paused = self._clear_after_secs is not None and (
                 now - self._at_secs > self._clear_after_secs
             )
             if key == self._key and not paused:
-                chunk = self._kept + chunk
-            self._kept = b""
+                chunk = self.kept + chunk
+            self.kept = b""
         excess = len(chunk) % size
         if excess:
-            self._kept, self._key, self._at_secs = chunk[-excess:], key, now
+            self.kept, self._key, self._at_secs = chunk[-excess:], key, now
             chunk = chunk[:-excess]
         return chunk
 

@@ -6,9 +6,9 @@ any time. Every `now` is a time in seconds on one monotonic clock.
 
 from collections import Counter
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass, field
 from math import inf
+from statistics import median
 
 MIN_GAP_SECS = 0.02
 """A shorter break is within the jitter of the network."""
@@ -28,6 +28,11 @@ class CallReport:
         bot_secs: How much of the bot's audio was sent.
         first_audio_secs: When the bot's first audio was sent, counted from the start of the
             stream; None if none was sent.
+        answers: How often the bot spoke after the caller had. This and the next two are measured
+            by `TwilioTransport` in a pipeline with VAD.
+        answer_secs: The median time from the end of the caller's speech until the caller heard
+            the bot; None if there is none.
+        worst_answer_secs: The longest of these times; None if there is none.
         gaps: How often Twilio had played everything while the bot had more to say.
         gap_secs: The sum of those gaps.
         longest_silence_secs: The longest time without audio from Twilio.
@@ -35,7 +40,9 @@ class CallReport:
         dropped: How many messages and frames could not be used, by reason.
         marks_played: How many marks came back because the audio before them was played.
         marks_cleared: How many came back because it was cleared.
-        ended_by: What ended the call; empty while it goes on.
+        ended_by: What ended the call: `stop` (Twilio ended the stream), `hand_off()`, the type of
+            the frame that ended the pipeline, `disconnect` (the socket closed without a `stop`),
+            or `server stopped`. Empty while the call goes on.
         rest_answer: The answer to the hang-up over REST; empty if there was none.
     """
 
@@ -44,6 +51,9 @@ class CallReport:
     caller_secs: float
     bot_secs: float
     first_audio_secs: float | None
+    answers: int
+    answer_secs: float | None
+    worst_answer_secs: float | None
     gaps: int
     gap_secs: float
     longest_silence_secs: float
@@ -72,6 +82,8 @@ class CallRecord:
     longest_silence_secs: float = 0.0
     caller_secs: float = 0.0
     bot_secs: float = 0.0
+    caller_stopped_at: float | None = None  # and the bot has not answered since
+    answer_times: list[float] = field(default_factory=list)
     gaps: int = 0
     gap_secs: float = 0.0
     speech_is_over: bool = True
@@ -85,9 +97,12 @@ class CallRecord:
     def heard(self, secs: float, stream_secs: float, now: float) -> None:
         """Records seconds of the caller's audio; `stream_secs` is the stream's own time."""
         self.caller_secs += secs
-        if self.first_audio_at == inf:  # the message with the least delay gives the best estimate
-            self.started_at = min(self.started_at, now - stream_secs)
-        self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
+        started_at = now - stream_secs
+        if started_at < self.started_at and self.first_audio_at == inf:
+            self.started_at = started_at  # the message with the least delay has the best estimate
+        silence_secs = now - self.last_message_at
+        if silence_secs > self.longest_silence_secs:  # noqa: PLR1730  # a call of `max` costs more
+            self.longest_silence_secs = silence_secs
         self.last_message_at = now
 
     def said(self, secs: float, empty_secs: float, now: float) -> None:
@@ -100,21 +115,42 @@ class CallRecord:
             self.gap_secs += empty_secs
         self.speech_is_over = False
 
-    def end(self, what: str, now: float) -> None:
-        """Records what ended the call."""
-        self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
-        self.last_message_at = inf
+    def answered(self, heard_at: float) -> None:
+        """Records when the caller hears the bot, which may be an answer."""
+        if self.caller_stopped_at is not None:
+            self.answer_times.append(heard_at - self.caller_stopped_at)
+            self.caller_stopped_at = None
+
+    def end(self, what: str, now: float, *, counts_silence: bool) -> None:
+        """Records what ended the call, and whether Twilio was listened to until then."""
+        if counts_silence:
+            self.longest_silence_secs = self._silence_secs(now)
         self.ended_by = what
+
+    def _silence_secs(self, now: float) -> float:
+        """Returns the longest silence, with the one that goes on unless the call has ended."""
+        silence_secs = 0.0 if self.ended_by else now - self.last_message_at
+        return max(self.longest_silence_secs, silence_secs)
 
     def report(self, stream_sid: str, call_sid: str, now: float) -> CallReport:
         """Returns what happened so far."""
-        names = [name for name in CallReport.__dataclass_fields__ if hasattr(self, name)]
-        counts = {name: copy(getattr(self, name)) for name in names}
         first_audio_secs = max(0.0, self.first_audio_at - min(self.started_at, self.first_audio_at))
-        silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
         return CallReport(
             stream_sid=stream_sid,
             call_sid=call_sid,
+            caller_secs=self.caller_secs,
+            bot_secs=self.bot_secs,
             first_audio_secs=None if self.first_audio_at == inf else first_audio_secs,
-            **counts | {"longest_silence_secs": silence_secs},
+            answers=len(self.answer_times),
+            answer_secs=median(self.answer_times) if self.answer_times else None,
+            worst_answer_secs=max(self.answer_times, default=None),
+            gaps=self.gaps,
+            gap_secs=self.gap_secs,
+            longest_silence_secs=self._silence_secs(now),
+            interruptions=self.interruptions,
+            dropped=Counter(self.dropped),
+            marks_played=self.marks_played,
+            marks_cleared=self.marks_cleared,
+            ended_by=self.ended_by,
+            rest_answer=self.rest_answer,
         )

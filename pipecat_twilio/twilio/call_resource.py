@@ -119,7 +119,7 @@ class CallResource:
         return f"<Call {self.call_sid}>"
 
     def shows_secret(self, text: str) -> bool:
-        """Tells whether a text, such as a server's error page, contains the credentials."""
+        """Whether a text, such as a server's error page, contains the credentials."""
         return self._secret in text or self.authorization.removeprefix("Basic ") in text
 
 
@@ -137,22 +137,15 @@ def _check_credentials(
     }
     if missing := [name for name, value in needed.items() if not value]:
         raise ValueError(
-            f"auto_hang_up is enabled but missing required parameters: {', '.join(missing)}. "
-            "Pipecat's runner reads the account's from TWILIO_ACCOUNT_SID, and TWILIO_AUTH_TOKEN "
-            "or TWILIO_API_KEY and TWILIO_API_SECRET. To leave the call open instead, pass "
-            "params=InputParams(auto_hang_up=False)"
+            f"auto_hang_up is enabled but missing required parameters: {', '.join(missing)}"
         )
     if auth_token and (api_key_sid or api_key_secret):
         raise ValueError("Provide either auth_token or api_key_sid + api_key_secret, not both")
     if not auth_token and not (api_key_sid and api_key_secret):
-        name, variable = (
-            ("api_key_secret", "TWILIO_API_SECRET")
-            if api_key_sid
-            else ("api_key_sid", "TWILIO_API_KEY")
-        )
+        missing_name = "api_key_secret" if api_key_sid else "api_key_sid"
         raise ValueError(
             "Both api_key_sid and api_key_secret parameters are required if one is set: "
-            f"{name} is missing (Pipecat's runner reads it from {variable})"
+            f"{missing_name} is missing"
         )
     if api_key_sid and len(api_key_sid) > _MAX_SID_LENGTH:
         raise ValueError(f"api_key_sid must have at most {_MAX_SID_LENGTH} characters")

@@ -1,18 +1,15 @@
-"""Ends a call over Twilio's REST API, whatever happens to the pipeline meanwhile.
+"""The request that ends a call over Twilio's REST API.
 
-`hang_up` makes the request; `PendingHangUp` decides when. No secret is ever logged: aiohttp's
-errors can quote the request's headers, so only their type is logged.
+No secret is ever logged: aiohttp's errors can quote the request's headers, so only their type is
+logged.
 
 The retries are written here: generic retry libraries have no single time limit for attempts and
 pauses together, and do not know `Retry-After`. Adding both takes more lines than this loop.
 """
 
 import asyncio
-import atexit
 import json
 import random
-import weakref
-from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -199,96 +196,3 @@ def _retry_after_secs(header: str | None) -> float:
         return (moment - datetime.now(UTC)).total_seconds()
     except (ArithmeticError, LookupError, TypeError, ValueError):
         return 0.0
-
-
-_all_pending: weakref.WeakSet["PendingHangUp"] = weakref.WeakSet()
-
-
-@atexit.register  # registered after loguru's, so it is called before loguru closes the log
-def _report_at_exit() -> None:  # pragma: no cover  # tested in another process
-    for pending in list(_all_pending):
-        pending._left_open()  # does nothing if the call was ended
-
-
-class PendingHangUp:
-    """Waits until the last words were played, then ends the call.
-
-    It runs in its own task, which starts at once. If that task is cancelled, as all tasks are when
-    `asyncio.run` returns, it stops waiting and ends the call; a request that was interrupted is
-    made again. A second cancellation stops it. If the event loop or the process ends before the
-    call was ended, the log has an error.
-
-    Args:
-        end_call: Ends the call. It is called a second time only if it was cancelled.
-        wait_secs: Returns how much longer to wait, in seconds; it is called again after each wait.
-        name: Its name in the log.
-    """
-
-    def __init__(
-        self,
-        end_call: Callable[[], Awaitable[object]],
-        wait_secs: Callable[[], float],
-        *,
-        name: str,
-    ) -> None:
-        self._end_call = end_call
-        self._wait_secs = wait_secs
-        self._name = name
-        self._hurried = asyncio.Event()
-        # Called when this object is collected, or when Python ends: see `_report_at_exit`.
-        self._left_open = weakref.finalize(
-            self, logger.error, f"{name} was stopped before it hung up: the call was left open"
-        )
-        _all_pending.add(self)
-        steps = self._run()
-        # A task that is cancelled before its first step never runs. So the first step, up to the
-        # `sleep(0)` inside `try`, is made here.
-        steps.send(None)
-        self._task = asyncio.get_running_loop().create_task(steps)
-
-    def hurry(self) -> None:
-        """Stops the wait, for example after an interruption."""
-        self._hurried.set()
-
-    async def done(self) -> None:
-        """Returns when the call has been ended, or could not be.
-
-        If the task that awaits this is cancelled, the hang-up is not, but it stops waiting: the
-        event loop may be about to stop.
-        """
-        try:
-            await asyncio.wait([self._task])
-        except asyncio.CancelledError:
-            self.hurry()
-            raise
-
-    async def _run(self) -> None:
-        try:
-            await asyncio.sleep(0)
-            await self._wait()
-            await self._hang_up()
-        except asyncio.CancelledError:
-            self._task.uncancel()  # the cancellation has been handled
-            logger.debug(f"{self._name} was cancelled, and hangs up at once")
-            try:
-                await self._hang_up()
-            except asyncio.CancelledError:
-                logger.error(f"{self._name} was cancelled: the call may be left open")
-                self._left_open.detach()
-                raise
-        self._left_open.detach()
-
-    async def _wait(self) -> None:
-        try:
-            while not self._hurried.is_set() and (secs := self._wait_secs()) > 0:
-                with suppress(TimeoutError):  # the time is over, so ask again
-                    async with asyncio.timeout(secs):
-                        await self._hurried.wait()
-        except Exception as error:  # noqa: BLE001  # a faulty clock must not keep the call open
-            logger.error(f"{self._name} hangs up without waiting: {type(error).__name__}")
-
-    async def _hang_up(self) -> None:
-        try:
-            await self._end_call()
-        except Exception as error:  # noqa: BLE001  # an override's error; it may hold a secret
-            logger.error(f"{self._name} failed to hang up: {type(error).__name__}")

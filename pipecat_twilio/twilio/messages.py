@@ -1,23 +1,26 @@
 """The wire: Twilio Media Streams messages, parsed and built. No I/O, no Pipecat.
 
 Incoming messages are typed by their `event`. They have only the fields that a bot can use; unknown
-keys are skipped, since Twilio may add some. Outgoing messages have exactly the documented keys,
-since Twilio warns of any other.
+keys are skipped, since Twilio may add some. A field that nothing needs has a default, and takes it
+if what was sent is of another type: that is no reason to drop the message. Outgoing messages have
+exactly the documented keys, since Twilio warns of any other.
 
 Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 """
 
 import json
+from binascii import b2a_base64
 from collections.abc import Callable
+from contextlib import suppress
 from json.encoder import encode_basestring_ascii
-from math import isfinite
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from pybase64 import b64encode_as_string
 
 MAX_MESSAGE_BYTES = 1 << 20
 """Longer messages are not read by default. A message with 20 ms of audio has about 400 bytes."""
+
+_MAX_ITEM_BYTES = 8  # of an item of a memoryview; a character of UTF-8 has at most 4
 
 
 class MessageError(ValueError):
@@ -55,50 +58,51 @@ class MediaFormat(_Part, frozen=True, gc=False):
 class StreamStart(_Part, frozen=True, gc=False):
     """The call that the stream belongs to.
 
-    `custom_parameters` are the `<Parameter>`s of the TwiML that opened the stream.
+    `custom_parameters` are the `<Parameter>`s of the TwiML that opened the stream. Twilio sends
+    them as strings. The value of another sender may not be one: then it is given as it would be
+    in TwiML, so `5` is `"5"`, and null is empty.
     """
 
-    stream_sid: str
-    call_sid: str
-    account_sid: str
+    stream_sid: str = ""
+    call_sid: str = ""
+    account_sid: str = ""
     tracks: tuple[str, ...] = ()
     custom_parameters: dict[str, str] = {}
     media_format: MediaFormat = MediaFormat()
 
 
 class Start(_Message, frozen=True, gc=False, tag="start"):
-    """The second message: audio follows."""
+    """The second message: audio follows.
 
-    stream_sid: str
-    start: StreamStart
+    `stream_sid` may be given here or in `start`; without one the message is unreadable.
+    """
+
+    stream_sid: str = ""
+    start: StreamStart = StreamStart()
+
+    def __post_init__(self) -> None:
+        stream_sid = self.stream_sid or self.start.stream_sid
+        if not stream_sid:
+            raise ValueError("`start` has no streamSid")
+        msgspec.structs.force_setattr(self, "stream_sid", stream_sid)
 
 
-_BOT_TRACKS = (msgspec.Raw(b'"outbound"'), msgspec.Raw(b'"outbound_track"'))
+BOT_TRACKS = ("outbound", "outbound_track")
+"""The tracks of the bot's own audio."""
+
+_FiniteFloat = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
 
 
 class MediaPart(_Part, frozen=True, gc=False):
     """A piece of audio: `payload` is mu-law.
 
-    `track` and `timestamp` may hold anything: a fault in them is no reason to drop the audio.
+    With any `track` but the bot's own it is the caller's. `timestamp` is in milliseconds since the
+    stream began. Both are None if they cannot be read.
     """
 
     payload: bytes
-    track: msgspec.Raw = msgspec.Raw()
-    timestamp: msgspec.Raw = msgspec.Raw()
-
-    @property
-    def is_from_bot(self) -> bool:
-        """Whether this is the bot's own audio; everything else is the caller's."""
-        return self.track in _BOT_TRACKS
-
-    @property
-    def timestamp_ms(self) -> float | None:
-        """Milliseconds since the stream began; None if that cannot be read."""
-        try:
-            ms = _decode_number(self.timestamp)
-        except msgspec.MsgspecError:
-            return None
-        return ms if isfinite(ms) else None
+    track: str | None = None
+    timestamp: _FiniteFloat | None = None
 
 
 class Media(_Message, frozen=True, gc=False, tag="media"):
@@ -139,8 +143,13 @@ class Stop(_Message, frozen=True, gc=False, tag="stop"):
 Message = Connected | Start | Media | Dtmf | Mark | Stop
 
 # Not strict: Twilio writes its numbers as strings.
-_decode_number: Callable[[bytes], float] = msgspec.json.Decoder(float, strict=False).decode
 _decode: Callable[[str | bytes], Message] = msgspec.json.Decoder(Message, strict=False).decode
+_decode_object: Callable[[str | bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(
+    dict[str, msgspec.Raw]
+).decode
+_TYPES: dict[str, type[_Message]] = {
+    str(kind.__struct_config__.tag): kind for kind in (Connected, Start, Media, Dtmf, Mark, Stop)
+}
 
 
 def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
@@ -155,17 +164,54 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
 
     Raises:
         MessageError: `data` is longer than `max_bytes`, not JSON, not a documented
-            message, or its payload is not base64. Nothing else is raised, whatever `data` is.
+            message, or lacks something that a bot needs. Nothing else is raised, whatever `data`
+            is.
     """
     try:
-        size = _utf8_bytes(data, max_bytes)
-        if size > max_bytes:
-            raise MessageError(f"{size} bytes, more than {max_bytes}")
-        return _decode(data)
+        if len(data) * _MAX_ITEM_BYTES > max_bytes:  # only then it can be too long
+            size = _utf8_bytes(data, max_bytes)
+            if size > max_bytes:
+                raise MessageError(f"{size} bytes, more than {max_bytes}")
+        try:
+            return _decode(data)
+        except msgspec.ValidationError:
+            with suppress(msgspec.MsgspecError, LookupError, TypeError, ValueError):
+                fields = _decode_object(data)
+                message: Message = _read(_TYPES[msgspec.json.decode(fields["event"])], fields)
+                return message
+            raise
     except MessageError:
         raise
     except Exception as error:  # noqa: BLE001  # `data` may be anything, with methods of its own
         raise MessageError(str(error)) from None
+
+
+def _read(kind: type[Any], fields: dict[str, msgspec.Raw]) -> Any:
+    """Returns an object of this type; a field of another type than its own has its default."""
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        raw = fields.get(field.encode_name)
+        if raw is None:
+            continue
+        try:
+            if isinstance(field.type, type) and issubclass(field.type, _Part):
+                values[field.name] = _read(field.type, _decode_object(raw))
+            elif field.name == "custom_parameters":
+                values[field.name] = {k: _as_text(v) for k, v in _decode_object(raw).items()}
+            else:
+                values[field.name] = msgspec.json.decode(raw, type=field.type, strict=False)
+        except msgspec.MsgspecError:
+            if field.required:
+                raise
+    return kind(**values)
+
+
+def _as_text(value: msgspec.Raw) -> str:
+    """Returns a str; of null nothing, and of any other value the JSON text."""
+    text = bytes(value).decode()
+    if text.startswith('"'):
+        return msgspec.json.decode(value, type=str)
+    return "" if text == "null" else text
 
 
 def _utf8_bytes(data: str | bytes, limit: int) -> int:
@@ -180,9 +226,10 @@ def _utf8_bytes(data: str | bytes, limit: int) -> int:
 def media(stream_sid: str, ulaw: bytes) -> str:
     """Returns the message that plays `ulaw` after all audio sent before."""
     # The payload needs no escapes, and json.dumps would take five times as long.
+    payload = b2a_base64(ulaw, newline=False).decode()
     return (
         f'{{"event": "media", "streamSid": {encode_basestring_ascii(stream_sid)}, '
-        f'"media": {{"payload": "{b64encode_as_string(ulaw)}"}}}}'
+        f'"media": {{"payload": "{payload}"}}}}'
     )
 
 

@@ -15,57 +15,55 @@ _SILENCE = b"\xff\x7f"  # the two codes of a sample of 0
 class Playback:
     """Tracks the audio that was sent to one stream, and its marks.
 
-    Every `now` is a time in seconds on the same monotonic clock.
+    Every `now` is a time in seconds on the same monotonic clock. Both what was sent and a `clear`
+    reach Twilio one network delay later, so the delay makes no difference to what is cleared.
     """
 
     def __init__(self) -> None:
-        self._ends = -inf  # when all has been played; nothing was sent yet
-        self._unplayed: deque[tuple[float, int, bytes]] = deque()  # each after its end and rate
-        self._marks: deque[str] = deque(maxlen=MAX_MARKS)  # not yet back, the oldest first
-        self._cleared_marks: deque[str] = deque(maxlen=MAX_MARKS)
+        self._ends_at = -inf  # when everything has been played; nothing was sent yet
+        self._sound_ends_at = -inf  # the same without the silence at the end
+        # Tuples `(name, due_at)` of marks that are not back yet, the oldest first. A mark is due
+        # when the audio before it has been played: never if it was cleared.
+        self._marks: deque[tuple[str, float]] = deque(maxlen=MAX_MARKS)
 
     def add(self, ulaw: bytes, rate: int, now: float) -> float:
         """Records that `ulaw` was sent; returns how long Twilio's buffer had been empty.
 
         Twilio plays `rate` bytes of it each second. The first audio of a call, and the first after
-        a `clear`, ends no gap: it returns infinity.
+        a `clear`, does not count as a gap; returns infinity.
         """
-        empty_secs = now - self._ends
+        empty_secs = now - self._ends_at
         if empty_secs < -MAX_BUFFERED_SECS:
             return 0.0
-        self._ends = max(self._ends, now) + len(ulaw) / rate
-        self._unplayed.append((self._ends, rate, ulaw))
-        while self._unplayed and self._unplayed[0][0] <= now:
-            self._unplayed.popleft()
-        return max(0.0, empty_secs)
+        starts_at = now if empty_secs > 0 else self._ends_at
+        self._ends_at = starts_at + len(ulaw) / rate
+        if sound := ulaw.rstrip(_SILENCE):
+            self._sound_ends_at = starts_at + len(sound) / rate
+        return empty_secs if empty_secs > 0 else 0.0
 
-    def clear(self) -> None:
+    def clear(self, now: float) -> None:
         """Records that Twilio was told to empty its buffer."""
-        self._ends = -inf
-        self._unplayed.clear()
-        self._cleared_marks.extend(self._marks)
-        self._marks.clear()
+        self._ends_at = self._sound_ends_at = -inf
+        for i, (name, due_at) in enumerate(self._marks):
+            if due_at > now:
+                self._marks[i] = (name, inf)
 
     def add_mark(self, name: str) -> None:
         """Records that a mark was sent, behind the audio so far."""
-        self._marks.append(name)
+        self._marks.append((name, self._ends_at))
 
     def take_mark(self, name: str) -> bool:
         """Records that a mark came back; returns whether it was cleared instead of played."""
-        # Twilio sends marks back in order, so the cleared ones come first.
-        for marks in (self._cleared_marks, self._marks):
-            if name in marks:
-                marks.remove(name)
-                return marks is self._cleared_marks
+        for mark in self._marks:  # Twilio sends marks back in order
+            if mark[0] == name:
+                self._marks.remove(mark)
+                return mark[1] == inf
         return False
 
-    def remaining_secs(self, now: float) -> float:
+    def unplayed_secs(self, now: float) -> float:
         """Returns the seconds until everything has been played."""
-        return max(0.0, self._ends - now)
+        return max(0.0, self._ends_at - now)
 
-    def remaining_sound_secs(self, now: float) -> float:
+    def unplayed_sound_secs(self, now: float) -> float:
         """Returns the seconds until the last sound has been played, without silence after it."""
-        for ends, rate, ulaw in reversed(self._unplayed):
-            if sound := ulaw.rstrip(_SILENCE):
-                return max(0.0, ends - (len(ulaw) - len(sound)) / rate - now)
-        return 0.0
+        return max(0.0, self._sound_ends_at - now)

@@ -4,11 +4,129 @@ import base64
 import binascii
 import json
 import random
+from typing import Any
 
 import pytest
 from streams import ACCOUNT_SID, CALL_SID, STREAM_SID, documented
 
 from pipecat_twilio import messages
+from pipecat_twilio.twilio.messages import (
+    BOT_TRACKS,
+    MediaFormat,
+    MediaPart,
+    MessageError,
+    StreamStart,
+    parse,
+)
+
+START, MEDIA, MARK = documented("start"), documented("media"), documented("mark")
+STREAM = StreamStart(
+    *(STREAM_SID, CALL_SID, ACCOUNT_SID, ("inbound",), {"name": "Jane"}),
+    MediaFormat("audio/x-mulaw", 8000, 1),
+)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ("connected", messages.Connected("Call", "1.0.0")),
+        ("start", messages.Start(STREAM_SID, STREAM)),
+        ("media", messages.Media(MediaPart(b"\xff\x7f\x00", "inbound", 5))),
+        ("dtmf", messages.Dtmf(messages.DtmfPart("1"))),
+        ("mark", messages.Mark(messages.MarkPart("my label"), STREAM_SID)),
+        ("stop", messages.Stop()),
+    ],
+)
+def test_the_documented_messages_are_read(event: str, expected: messages.Message) -> None:
+    message = documented(event)
+    reordered = {**{key: message[key] for key in reversed(message)}, "new": [1, {"a": None}]}
+    for data in (json.dumps(message), json.dumps(message).encode(), json.dumps(reordered)):
+        assert parse(data) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "read"),
+    [
+        ("timestamp", '"20"', 20),
+        ("timestamp", "2.5", 2.5),
+        *(
+            ("timestamp", text, None)
+            for text in ("null", '"soon"', '"nan"', '"1e999"', "1e999", "true", "[]", '{"a": [{}]}')
+        ),
+        ("timestamp", "1" + "0" * 400, None),
+        *(("track", f'"{track}"', track) for track in (*BOT_TRACKS, "inbound", "sideways")),
+        *(("track", text, None) for text in ("null", "5", "1e999", "[]", "{}")),
+    ],
+)
+def test_an_odd_timestamp_or_track_is_no_reason_to_drop_audio(field, value, read) -> None:
+    media = parse(f'{{"event": "media", "media": {{"payload": "/w==", "{field}": {value}}}}}')
+    assert isinstance(media, messages.Media)
+    assert media.media.payload == b"\xff"
+    assert getattr(media.media, field) == read
+
+
+def start(**fields: Any) -> messages.Start:
+    message = parse(json.dumps({"event": "start", "start": START["start"]} | fields))
+    assert isinstance(message, messages.Start)
+    return message
+
+
+class TestStart:
+    """It needs a stream SID, and nothing else."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"streamSid": STREAM_SID, "start": {}},
+            {"streamSid": STREAM_SID, "start": None},
+            {"start": {"streamSid": STREAM_SID}},
+            {"streamSid": None, "start": {"streamSid": STREAM_SID, "callSid": 5, "tracks": [None]}},
+        ],
+    )
+    def test_the_stream_sid_may_be_inside_or_outside(self, fields) -> None:
+        message = start(**fields)
+        assert message.stream_sid == STREAM_SID
+        assert (message.start.call_sid, message.start.tracks) == ("", ())
+
+    @pytest.mark.parametrize(
+        "fields", [{"start": {}}, {"start": []}, {"streamSid": "", "start": 5}]
+    )
+    def test_without_a_stream_sid_it_is_unreadable(self, fields) -> None:
+        with pytest.raises(MessageError, match=r"streamSid|object"):
+            start(**fields)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "name", "read"),
+        [
+            ("tracks", None, "tracks", ()),
+            ("accountSid", None, "account_sid", ""),
+            ("callSid", ["CA1"], "call_sid", ""),
+            ("customParameters", "none", "custom_parameters", {}),
+            ("mediaFormat", None, "media_format", MediaFormat()),
+            (
+                "mediaFormat",
+                {"encoding": "audio/x-mulaw", "sampleRate": "8000", "channels": "mono"},
+                "media_format",
+                MediaFormat("audio/x-mulaw", 8000, 0),
+            ),
+        ],
+    )
+    def test_an_odd_field_has_its_default_and_all_others_are_read(self, key, value, name, read):
+        message = start(start=START["start"] | {key: value})
+        for field in STREAM.__struct_fields__:
+            expected = read if field == name else getattr(STREAM, field)
+            assert getattr(message.start, field) == expected, field
+
+    def test_custom_parameters_that_are_not_strings_become_strings(self) -> None:
+        odd = {"a": 5, "b": True, "c": None, "d": {"x": [None]}, "e": "null"}
+        read = start(start=START["start"] | {"customParameters": odd}).start.custom_parameters
+        assert read == {"a": "5", "b": "true", "c": "", "d": '{"x": [null]}', "e": "null"}
+
+
+def test_a_mark_without_a_stream_sid_is_a_mark() -> None:
+    assert parse(json.dumps(MARK | {"streamSid": None})) == messages.Mark(
+        messages.MarkPart("my label"), ""
+    )
 
 
 def released() -> memoryview:
@@ -18,170 +136,57 @@ def released() -> memoryview:
     return view
 
 
-START, MEDIA, MARK = documented("start"), documented("media"), documented("mark")
-
-
-def test_the_documented_messages_are_read() -> None:
-    connected, dtmf, stop = (
-        messages.parse(json.dumps(documented(event))) for event in ("connected", "dtmf", "stop")
-    )
-    assert connected == messages.Connected("Call", "1.0.0")
-    assert dtmf == messages.Dtmf(messages.DtmfPart("1"))
-    assert stop == messages.Stop()
-    start = messages.parse(json.dumps(START))
-    assert isinstance(start, messages.Start)
-    assert start.stream_sid == start.start.stream_sid == STREAM_SID
-    assert (start.start.call_sid, start.start.account_sid) == (CALL_SID, ACCOUNT_SID)
-    assert start.start.tracks == ("inbound",)
-    assert start.start.custom_parameters == {"name": "Jane"}
-    assert start.start.media_format == messages.MediaFormat("audio/x-mulaw", 8000, 1)
-    media = messages.parse(json.dumps(MEDIA))
-    assert isinstance(media, messages.Media)
-    assert media.media.payload == b"\xff\x7f\x00"
-    assert not media.media.is_from_bot
-    assert media.media.timestamp_ms == 5
-    mark = messages.parse(json.dumps(MARK))
-    assert mark == messages.Mark(messages.MarkPart("my label"), STREAM_SID)
-
-
-def test_text_bytes_key_order_and_unknown_keys_make_no_difference() -> None:
-    expected = messages.parse(json.dumps(MEDIA))
-    reordered = {**{key: MEDIA[key] for key in reversed(MEDIA)}, "new": [1, {"a": None}]}
-    assert messages.parse(json.dumps(reordered)) == expected
-    assert messages.parse(json.dumps(MEDIA).encode()) == expected
-
-
-def test_numbers_may_be_written_as_strings() -> None:
-    media_format = {"encoding": "audio/x-mulaw", "sampleRate": "8000", "channels": "1"}
-    start = START | {"start": START["start"] | {"mediaFormat": media_format}}
-    assert messages.parse(json.dumps(start)) == messages.parse(json.dumps(START))
-
-
-@pytest.mark.parametrize(
-    ("timestamp", "read"),
-    [
-        ("20", 20),
-        (1500, 1500),
-        (2.5, 2.5),
-        (None, None),
-        ("soon", None),
-        ([], None),
-        ({"a": [{}]}, None),
-        (True, None),
-        ("nan", None),
-        ("1e999", None),
-        (10**400, None),
-    ],
-)
-def test_an_odd_timestamp_is_no_reason_to_drop_audio(timestamp, read) -> None:
-    part = {"payload": "/w==", "timestamp": timestamp}
-    media = messages.parse(json.dumps({"event": "media", "media": part}))
-    assert isinstance(media, messages.Media)
-    assert media.media.timestamp_ms == read
-    assert media.media.payload == b"\xff"
-
-
-def test_a_timestamp_that_is_missing_or_too_large_for_json_readers_costs_no_audio() -> None:
-    for part in ('{"payload": "/w=="}', '{"payload": "/w==", "timestamp": 1e999, "track": 1e999}'):
-        media = messages.parse(f'{{"event": "media", "media": {part}}}')
-        assert isinstance(media, messages.Media)
-        assert media.media.timestamp_ms is None
-        assert not media.media.is_from_bot
-
-
-@pytest.mark.parametrize(
-    ("tracks", "is_from_bot"),
-    [
-        (["outbound", "outbound_track"], True),
-        (["inbound", "inbound_track", "", None, "sideways", 5, [], {}], False),
-    ],
-)
-def test_every_track_but_the_bots_own_is_the_caller(tracks, is_from_bot: bool) -> None:
-    for track in tracks:
-        part = {"payload": "/w==", "track": track}
-        media = messages.parse(json.dumps({"event": "media", "media": part}))
-        assert isinstance(media, messages.Media)
-        assert media.media.is_from_bot == is_from_bot
-
-
 @pytest.mark.parametrize(
     "data",
     [
-        "",
-        "{",
-        "null",
-        "7",
-        "[]",
-        '"media"',
-        "{}",
-        '{"event": 1}',
-        '{"event": null}',
-        '{"event": "unheard of"}',
-        '{"event": "media"}',
-        '{"event": "media", "media": null}',
-        '{"event": "media", "media": {}}',
-        '{"event": "media", "media": {"payload": null}}',
-        '{"event": "media", "media": {"payload": 5}}',
-        '{"event": "media", "media": {"payload": "abc"}}',
-        '{"event": "media", "media": {"payload": "a b="}}',
-        '{"event": "media", "media": {"payload": "\\ud800"}}',
+        *("", "{", "null", "7", "[]", '"media"', "{}", "[" * 1_000_000, '"\ud800"'),
+        *(f'{{"event": {event}}}' for event in ("1", "null", '"unheard of"', "[]", '"media"')),
+        *(
+            f'{{"event": "media", "media": {media}}}'
+            for media in ("null", "{}", '{"payload": null}', '{"payload": 5}', "[" * 100_000)
+        ),
+        *(
+            f'{{"event": "media", "media": {{"payload": "{payload}"}}}}'
+            for payload in ("abc", "a b=", "\\ud800")
+        ),
+        '{"event": "media", "media": {"payload": "/w=="}} trailing',
+        '{"event": "media", "new": ' + "[" * 100_000,
         '{"event": "dtmf", "dtmf": {"digit": 1}}',
         '{"event": "mark", "mark": {}}',
-        '{"event": "start", "streamSid": "MZ"}',
-        '{"event": "media", "media": {"payload": "/w=="}} trailing',
-        '{"event": "media", "media": ' + "[" * 100_000,
-        '{"event": "media", "new": ' + "[" * 100_000,
-        "[" * 1_000_000,
-        '"\ud800"',
-        b"\xff\xfe\x00",
-        b"",
-        None,
-        12,
-        ["event"],
-        object(),
+        *(b"\xff\xfe\x00", b"", None, 12, ["event"], object(), released()),
         memoryview(b'{"event": "stop"}')[::2],
-        type("Text", (str,), {"isascii": lambda _: 1 / 0})("{}"),
-        released(),
+        type("Broken", (), {"__len__": lambda _: 1 / 0})(),
     ],
 )
 def test_every_unreadable_message_raises_a_message_error_with_a_short_text(data) -> None:
-    with pytest.raises(messages.MessageError) as error:
-        messages.parse(data)
+    with pytest.raises(MessageError) as error:
+        parse(data)
     assert 0 < len(str(error.value)) < 200
     assert str(error.value).isascii()
     assert str(error.value).isprintable()
 
 
-def test_an_error_never_carries_the_payload_or_control_characters() -> None:
-    payload = "SECRETAUDIO" * 1000 + "!"
-    with pytest.raises(messages.MessageError) as error:
-        messages.parse(json.dumps({"event": "media", "media": {"payload": payload}}))
-    assert "SECRET" not in str(error.value)
-    with pytest.raises(messages.MessageError) as error:
-        messages.parse(json.dumps({"event": "\x1b[31m\n" + "x" * 10_000}))
-    assert str(error.value).isprintable()
-    assert len(str(error.value)) < 200
+@pytest.mark.parametrize("timestamp", [5, []])
+def test_an_error_never_carries_the_payload_or_control_characters(timestamp) -> None:
+    part = {"payload": "SECRETAUDIO" * 1000 + "!", "timestamp": timestamp}
+    for message in ({"event": "media", "media": part}, {"event": "\x1b[31m\n" + "x" * 10_000}):
+        with pytest.raises(MessageError) as error:
+            parse(json.dumps(message))
+        assert "SECRET" not in str(error.value)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 200
 
 
-def test_a_message_over_the_limit_is_not_read_and_one_at_the_limit_is() -> None:
-    text = json.dumps({"event": "media", "media": {"payload": "", "timestamp": ""}})
-    room = messages.MAX_MESSAGE_BYTES - len(text)
-    at_limit = text.replace('"timestamp": ""', f'"timestamp": "{"9" * room}"')
-    assert len(at_limit) == messages.MAX_MESSAGE_BYTES
-    assert isinstance(messages.parse(at_limit), messages.Media)
-    with pytest.raises(messages.MessageError, match=r"^'1048577 bytes, more than 1048576'$"):
-        messages.parse(at_limit + " ")
-
-
-def test_the_limit_counts_utf_8_bytes_of_a_str_too() -> None:
+def test_the_limit_counts_utf_8_bytes() -> None:
     text = '{"event": "mark", "mark": {"name": "\u20ac\u20ac\u20ac"}}'
     size = len(text.encode())
-    assert isinstance(messages.parse(text, max_bytes=size), messages.Mark)
-    for limit in (len(text), size - 1):
-        with pytest.raises(messages.MessageError, match=f"{size} bytes, more than {limit}"):
-            messages.parse(text, max_bytes=limit)
-    with pytest.raises(messages.MessageError, match="102 bytes, more than 100"):
-        messages.parse(memoryview(bytes(102)).cast("h"), max_bytes=100)
+    for data in (text, text.encode()):
+        assert isinstance(parse(data, max_bytes=size), messages.Mark)
+        for limit in (len(text), size - 1):
+            with pytest.raises(MessageError, match=f"{size} bytes, more than {limit}"):
+                parse(data, max_bytes=limit)
+    with pytest.raises(MessageError, match="104 bytes, more than 100"):
+        parse(memoryview(bytes(104)).cast("d"), max_bytes=100)
 
 
 def test_base64_is_checked_as_strictly_as_python_can() -> None:
@@ -189,8 +194,8 @@ def test_base64_is_checked_as_strictly_as_python_can() -> None:
     for _ in range(20_000):
         text = "".join(rng.choice("ABab01+/=-_ ") for _ in range(rng.randrange(9)))
         try:
-            payload = messages.parse(json.dumps({"event": "media", "media": {"payload": text}}))
-        except messages.MessageError:
+            payload = parse(json.dumps({"event": "media", "media": {"payload": text}}))
+        except MessageError:
             continue
         assert isinstance(payload, messages.Media)
         assert payload.media.payload == binascii.a2b_base64(text, strict_mode=True)
@@ -198,19 +203,13 @@ def test_base64_is_checked_as_strictly_as_python_can() -> None:
 
 @pytest.mark.parametrize("stream_sid", [STREAM_SID, "", 'quote " and \\ and \u00e9', "MZ}}"])
 def test_outbound_messages_have_exactly_the_documented_keys(stream_sid: str) -> None:
+    keys = {"streamSid": stream_sid}
     for ulaw in (b"", b"\xff", bytes(range(256))):
         payload = base64.b64encode(ulaw).decode()
-        assert json.loads(messages.media(stream_sid, ulaw)) == {
-            "event": "media",
-            "streamSid": stream_sid,
-            "media": {"payload": payload},
-        }
-    assert json.loads(messages.clear(stream_sid)) == {"event": "clear", "streamSid": stream_sid}
-    assert messages.mark(stream_sid, "a") == {
-        "event": "mark",
-        "streamSid": stream_sid,
-        "mark": {"name": "a"},
-    }
+        message = {"event": "media", **keys, "media": {"payload": payload}}
+        assert json.loads(messages.media(stream_sid, ulaw)) == message
+    assert json.loads(messages.clear(stream_sid)) == {"event": "clear", **keys}
+    assert messages.mark(stream_sid, "a") == {"event": "mark", **keys, "mark": {"name": "a"}}
 
 
 @pytest.mark.parametrize(
@@ -218,12 +217,8 @@ def test_outbound_messages_have_exactly_the_documented_keys(stream_sid: str) -> 
     [
         (MARK, "my label"),
         ({"event": "mark", "mark": {"name": ""}}, ""),
-        (MARK | {"event": "clear"}, None),
-        ({"mark": {"name": "a"}}, None),
-        ({"event": "mark", "mark": {"name": 5}}, None),
-        ({"event": "mark", "mark": "a"}, None),
-        ("mark", None),
-        (None, None),
+        *((odd, None) for odd in (MARK | {"event": "clear"}, {"mark": {"name": "a"}}, "mark")),
+        *(({"event": "mark", "mark": odd}, None) for odd in ({"name": 5}, "a", None)),
     ],
 )
 def test_only_a_message_that_sets_a_mark_has_a_marks_name(message, name) -> None:

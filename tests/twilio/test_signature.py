@@ -70,55 +70,50 @@ def test_the_result_for_a_url_is_that_of_twilios_own_library() -> None:
     assert min(seen.values()) > 1000  # neither is rare
 
 
-def test_anything_changed_is_invalid() -> None:
+def test_another_token_url_parameter_or_signature_is_invalid() -> None:
     rng = random.Random(4711)
     for _ in range(1000):
         url, params = generated_case(rng)
         signature = VALIDATOR.compute_signature(url, Params(params))
-        assert not is_valid_signature(TOKEN[:-1] + "3", url, signature, params)
-        elsewhere = url.replace("://", "://evil.")
-        assert not is_valid_signature(TOKEN, elsewhere, signature, params)
-        assert not is_valid_signature(TOKEN, url, signature, {**params, "added": "1"})
-        for name in params:
-            assert not is_valid_signature(TOKEN, url, signature, {**params, name: "changed"})
         i = rng.randrange(len(signature) - 1)
         flipped = signature[:i] + ("A" if signature[i] != "A" else "B") + signature[i + 1 :]
-        assert not is_valid_signature(TOKEN, url, flipped, params)
+        for token, changed_url, given, form in (
+            (TOKEN[:-1] + "3", url, signature, params),
+            (TOKEN, url.replace("://", "://evil."), signature, params),
+            (TOKEN, url, flipped, params),
+            (TOKEN, url, signature, {**params, "added": "1"}),
+            *((TOKEN, url, signature, {**params, name: "changed"}) for name in params),
+        ):
+            assert not is_valid_signature(token, changed_url, given, form)
 
 
 def sign(url: str, params: dict[str, Any] | None = None) -> str:
     return VALIDATOR.compute_signature(url, Params(params or {}))
 
 
-@pytest.mark.parametrize("port", ["", ":443"])
-@pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize(
-    "signed",
+    ("url", "signed", "is_valid"),
     [
-        "wss://example.com/ws",
-        "wss://example.com/ws/",
-        "wss://example.com:443/ws",
-        "wss://example.com:443/ws/",
+        *(
+            (f"wss://example.com{port}/ws{slash}", f"wss://example.com{signed_port}/ws{end}", True)
+            for port in ("", ":443")
+            for slash in ("", "/")
+            for signed_port in ("", ":443")
+            for end in ("", "/")
+        ),
+        ("wss://a.example/ws", "wss://a.example:80/ws", True),
+        ("wss://a.example/ws?a=1", "wss://a.example/ws/?a=1", True),
+        *(
+            ("wss://example.com/ws", other, False)
+            for other in (
+                *("wss://example.com:8443/ws", "wss://example.com/other", "ws://example.com/ws"),
+                *("https://example.com/ws", "wss://example.com/ws//"),
+            )
+        ),
     ],
 )
-def test_a_socket_may_be_signed_with_or_without_default_port_and_last_slash(
-    signed: str, port: str, slash: str
-) -> None:
-    assert is_valid_signature(TOKEN, f"wss://example.com{port}/ws{slash}", sign(signed))
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "wss://example.com:8443/ws",
-        "wss://example.com/other",
-        "ws://example.com/ws",
-        "https://example.com/ws",
-        "wss://example.com/ws//",
-    ],
-)
-def test_another_port_path_or_scheme_is_another_url(url: str) -> None:
-    assert not is_valid_signature(TOKEN, "wss://example.com/ws", sign(url))
+def test_a_socket_may_differ_in_default_port_and_last_slash_only(url, signed, is_valid) -> None:
+    assert is_valid_signature(TOKEN, url, sign(signed)) is is_valid
 
 
 def test_each_distinct_value_of_a_parameter_is_signed_once_in_order() -> None:
@@ -127,12 +122,6 @@ def test_each_distinct_value_of_a_parameter_is_signed_once_in_order() -> None:
     assert is_valid_signature(TOKEN, url, signature, {"a": ["1", "2"]})
     assert is_valid_signature(TOKEN, url, signature, {"a": ("2", "2", "1")})
     assert not is_valid_signature(TOKEN, url, signature, {"a": "2"})
-
-
-@pytest.mark.parametrize("changed", ["wss://a.example:80/ws", "wss://a.example/ws/?a=1"])
-def test_a_socket_may_be_signed_with_port_80_or_with_a_query(changed: str) -> None:
-    query = changed.partition("?")[1:]
-    assert is_valid_signature(TOKEN, "wss://a.example/ws" + "".join(query), sign(changed))
 
 
 class TestBody:
@@ -157,11 +146,6 @@ class TestBody:
     def test_without_it_the_url_is_not_valid(self, params: dict[str, str] | None) -> None:
         for url in (self.url(self.BODY), "https://a.example/x?bodySHA256="):
             assert is_valid_signature(TOKEN, url, sign(url, params), params) is False
-
-    def test_a_url_that_is_not_signed_is_not_valid_whatever_its_body(self) -> None:
-        url = self.url(self.BODY)
-        other = sign("https://a.example/x")
-        assert is_valid_signature(TOKEN, url, other, body=self.BODY.encode()) is False
 
     @pytest.mark.parametrize("query", ["?bodySHA256=", "?bodySHA256", "?body%53HA256=0", "?a=1"])
     def test_a_body_that_nothing_signs_is_not_valid(self, query: str) -> None:
@@ -194,8 +178,7 @@ def test_hostile_arguments_are_invalid_and_raise_nothing(hostile: Any) -> None:
     assert is_valid_signature(TOKEN, url, sign(url), [hostile, 1]) is False
 
 
-@pytest.mark.parametrize("token", ["", None])
-def test_without_a_token_nothing_is_valid(token: Any) -> None:
-    url = "https://example.com/"
-    empty = RequestValidator("").compute_signature(url, {})
-    assert is_valid_signature(token, url, empty) is False
+def test_without_a_token_nothing_is_valid() -> None:
+    empty = RequestValidator("").compute_signature("https://example.com/", {})
+    for token in ("", None):
+        assert is_valid_signature(token, "https://example.com/", empty) is False
