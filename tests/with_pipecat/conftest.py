@@ -1,11 +1,14 @@
 """What these tests share: the serializer's clock, and calls in virtual time."""
 
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from virtual_call import Bot, Play, VirtualLoop, in_virtual_time, running_bot
+from pipecat.audio.dtmf.types import KeypadEntry
+from pipecat.audio.dtmf.utils import load_dtmf_audio
+from virtual_call import RATE, Bot, Play, VirtualLoop, in_virtual_time, running_bot
 
 
 @pytest.fixture
@@ -17,14 +20,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
+@pytest.fixture(scope="session")
+def keys() -> None:
+    """Has Pipecat read the tones of all keys, for which it needs a thread, and so real time."""
+
+    async def read() -> None:
+        for key in KeypadEntry:
+            await load_dtmf_audio(key, sample_rate=RATE)
+
+    asyncio.run(read())
+
+
 @pytest.fixture
-def play(monkeypatch) -> Play:
+def play(monkeypatch: pytest.MonkeyPatch, keys: None) -> Play:
     """Runs a scenario with a bot in virtual time, and returns the bot."""
 
-    def run(scenario: Callable[[Bot, VirtualLoop], Any], *args: Any, **kwargs: Any) -> Bot:
+    def run(scenario: Callable[[Bot], Any], *args: Any, **kwargs: Any) -> Bot:
         async def main(loop: VirtualLoop) -> Bot:
-            async with running_bot(loop.time, *args, **kwargs) as bot:
-                await scenario(bot, loop)
+            async with running_bot(loop, *args, **kwargs) as bot:
+                await scenario(bot)
             return bot
 
         return in_virtual_time(monkeypatch, main)

@@ -6,11 +6,12 @@ Time passes only while everything waits. So every result is exact, and two hours
 import asyncio
 import json
 import selectors
+import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -26,14 +27,24 @@ from pipecat.frames.frames import (
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.audio import audio_buffer_processor
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
+from pipecat.transports import base_output
+from pipecat.transports.websocket import fastapi
 from pipecat.workers.runner import WorkerRunner
 from starlette.websockets import WebSocketState
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport
+from pipecat_twilio.audio.ulaw import decode
 
 RATE = 8000
+STREAM_SID = "MZ1"
+SPEECH = {
+    BotStartedSpeakingFrame: "started",
+    BotStoppedSpeakingFrame: "stopped",
+    InterruptionFrame: "interrupted",
+    EndFrame: "end",
+}
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -59,65 +70,128 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 def in_virtual_time(monkeypatch: pytest.MonkeyPatch, main: Callable[[VirtualLoop], Any]) -> Any:
     """Runs a coroutine function that takes the loop; all clocks are the loop's."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner, monkeypatch.context() as patch:
         loop = cast("VirtualLoop", runner.get_loop())
-        monkeypatch.setattr("pipecat_twilio.serializer.monotonic", loop.time)
-        monkeypatch.setattr("pipecat_twilio.transport.monotonic", loop.time)
+        for name, module in list(sys.modules.items()):
+            if name.startswith("pipecat_twilio.") and hasattr(module, "monotonic"):
+                patch.setattr(module, "monotonic", loop.time)
         clocks = SimpleNamespace(monotonic=loop.time, time=loop.time)
-        monkeypatch.setattr("pipecat.transports.websocket.fastapi.time", clocks)
-        monkeypatch.setattr("pipecat.transports.base_output.time", clocks)
+        for module in (fastapi, base_output, audio_buffer_processor):
+            patch.setattr(sys.modules[module.__name__], "time", clocks)
         return runner.run(main(loop))
 
 
+def stall(loop: VirtualLoop, secs: float, every_secs: float = 0) -> None:
+    """Holds the event loop up, once or again and again."""
+    loop.now += secs
+    if every_secs:
+        loop.call_later(every_secs - secs, stall, loop, secs, every_secs)
+
+
+class Piece(NamedTuple):
+    """A message's audio, and when it was heard."""
+
+    begin: float
+    end: float
+    ulaw: bytes
+
+    @property
+    def heard(self) -> bytes:
+        return self.ulaw[: round((self.end - self.begin) * RATE)]
+
+
 class Twilio:
-    """The other end of the socket: it plays audio in order, as early as possible."""
+    """The other end of the socket: it plays audio in order, and sends marks back."""
 
     headers: dict[str, str] = {}  # noqa: RUF012
     client_state = application_state = WebSocketState.CONNECTED
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
         self.received: list[tuple[float, dict[str, Any]]] = []
-        self.plays: list[tuple[float, float]] = []  # when each piece of audio was heard
+        self.plays: list[Piece] = []
         self.levels: list[float] = []  # seconds unplayed after each piece came
         self.closed_at: float | None = None
-        self.sends: asyncio.Queue[str] = asyncio.Queue()  # what the bot receives
+        self.sends: asyncio.Queue[str | int] = asyncio.Queue()  # what the bot receives
+        self.send_secs = 0.0  # how long the bot's `send` takes; infinity if it never returns
+        self._marks: dict[asyncio.TimerHandle, str] = {}
 
     async def send_text(self, text: str) -> None:
-        now, message = self._clock(), json.loads(text)
+        if self.send_secs:
+            await asyncio.sleep(self.send_secs)
+        now, message = self._loop.time(), json.loads(text)
         self.received.append((now, message))
         if message["event"] == "media":
-            begin = max(self.plays[-1][1] if self.plays else 0, now)
-            secs = len(b64decode(message["media"]["payload"])) / 8000
-            self.plays.append((begin, begin + secs))
+            ulaw = b64decode(message["media"]["payload"])
+            begin = now + self.unplayed_secs
+            self.plays.append(Piece(begin, begin + len(ulaw) / RATE, ulaw))
             self.levels.append(self.unplayed_secs)
+        elif message["event"] == "mark":
+            self._loop.call_later(self.unplayed_secs, self.sends.put_nowait, text)
         elif message["event"] == "clear":
-            self.plays = [(begin, min(end, now)) for begin, end in self.plays if begin < now]
+            self.plays = [p._replace(end=min(p.end, now)) for p in self.plays if p.begin < now]
 
     async def receive(self) -> dict[str, Any]:
-        return {"type": "websocket.receive", "text": await self.sends.get()}
+        sent = await self.sends.get()
+        if isinstance(sent, str):
+            return {"type": "websocket.receive", "text": sent}
+        self.client_state = WebSocketState.DISCONNECTED
+        return {"type": "websocket.disconnect", "code": sent}
+
+    def hang_up(self, *, stop: bool = True) -> None:
+        """Has the caller leave."""
+        if stop:
+            stopped = {"accountSid": "AC1", "callSid": "CA1"}
+            event = {"event": "stop", "streamSid": STREAM_SID, "stop": stopped}
+            self.sends.put_nowait(json.dumps(event))
+        self.sends.put_nowait(1000 if stop else 1006)
 
     async def close(self) -> None:
-        self.closed_at = self._clock()
-        self.client_state = WebSocketState.DISCONNECTED
+        self.closed_at = self._loop.time()
+        self.application_state = WebSocketState.DISCONNECTED
+        self.sends.put_nowait(1000)
 
     @property
     def unplayed_secs(self) -> float:
-        return max(0, self.plays[-1][1] - self._clock()) if self.plays else 0
+        return max(0, self.plays[-1].end - self._loop.time()) if self.plays else 0
 
-    def media_times(self) -> list[float]:
-        """When each piece of audio came."""
-        return [at for at, message in self.received if message["event"] == "media"]
+    def times(self, event: str) -> list[float]:
+        """When each message of a kind came."""
+        return [at for at, message in self.received if message["event"] == event]
 
     @property
     def heard_until(self) -> float:
-        return self.plays[-1][1]
+        return self.plays[-1].end
 
     @property
     def silences(self) -> list[float]:
         """How long each silence between two pieces was, in seconds."""
         pairs = zip(self.plays, self.plays[1:], strict=False)
-        return [after[0] - before[1] for before, after in pairs if after[0] - before[1] > 1e-6]
+        return [
+            after.begin - before.end for before, after in pairs if after.begin > before.end + 1e-6
+        ]
+
+    def heard_secs(self, number: int) -> float:
+        """How much was heard of what `words` with this number returned."""
+        heard = np.frombuffer(b"".join(piece.heard for piece in self.plays), np.uint8)
+        return float(np.count_nonzero(heard // 8 == number)) / RATE
+
+
+class Serializer(TwilioFrameSerializer):
+    """The serializer of a call; its requests to end the call are only written down."""
+
+    def __init__(self, **params: Any) -> None:
+        made = self.InputParams(**params)
+        super().__init__(STREAM_SID, "CA1", "AC1", "token", params=made)
+        self.requests: list[float] = []
+        self.close_codes: list[int | None] = []
+
+    async def _hang_up_call(self) -> None:
+        self.requests.append(asyncio.get_running_loop().time())
+
+    def socket_closed(self, code: int | None) -> None:
+        self.close_codes.append(code)
+        super().socket_closed(code)
 
 
 class Witness(FrameProcessor):
@@ -139,13 +213,16 @@ class Witness(FrameProcessor):
     @property
     def speaking(self) -> list[str]:
         """Short names of the frames that report the bot's speech, or interrupt or end it."""
-        kinds = {
-            BotStartedSpeakingFrame: "started",
-            BotStoppedSpeakingFrame: "stopped",
-            InterruptionFrame: "interrupted",
-            EndFrame: "end",
-        }
-        return [name for _, f in self.seen for kind, name in kinds.items() if isinstance(f, kind)]
+        return [SPEECH[type(frame)] for _, frame in self.seen if type(frame) in SPEECH]
+
+
+def words(secs: float, number: int = 1, *, kind: Any = TTSAudioRawFrame, **fields: Any) -> Any:
+    """A frame of noise, in whose mu-law `code // 8` is the number."""
+    codes = 8 * number + np.random.default_rng(number).integers(0, 8, round(secs * RATE))
+    frame = kind(decode(codes.astype(np.uint8).tobytes()), sample_rate=RATE, num_channels=1)
+    for name, value in fields.items():
+        setattr(frame, name, value)
+    return frame
 
 
 class Bot:
@@ -154,65 +231,60 @@ class Bot:
     ended: asyncio.Task[None]
 
     def __init__(
-        self, transport: TwilioTransport, twilio: Twilio, clock: Any, behind: list[FrameProcessor]
+        self, transport: Any, twilio: Twilio, loop: Any, serializer: Any, behind: Any
     ) -> None:
-        self.clock = clock
-        self.transport = transport
-        self.twilio = twilio
-        self.upstream, self.downstream = Witness(clock), Witness(clock)
+        self.transport, self.twilio, self.loop = transport, twilio, loop
+        self.serializer = serializer
+        self.upstream, self.downstream = Witness(loop.time), Witness(loop.time)
         output = [transport.output(), *behind, self.downstream]
-        pipeline = Pipeline([transport.input(), self.upstream, *output])
         self.worker = PipelineWorker(
-            pipeline,
+            Pipeline([transport.input(), self.upstream, *output]),
             params=PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=RATE),
             enable_rtvi=False,
             enable_turn_tracking=False,
             idle_timeout_secs=None,
         )
 
-    async def speak(self, secs: float, kind: type = TTSAudioRawFrame, *, stop: bool = True) -> None:
+    async def speak(
+        self, secs: float, number: int = 1, *, stop: bool = True, **fields: Any
+    ) -> None:
         """Has the TTS deliver so much speech at once."""
-        pcm = b"\x10\x10" * round(secs * RATE)
-        await self.worker.queue_frame(kind(pcm, sample_rate=RATE, num_channels=1))
-        if stop:
-            await self.worker.queue_frame(TTSStoppedFrame())
+        stopped = [TTSStoppedFrame()] if stop else []
+        await self.queue(words(secs, number, **fields), *stopped)
+
+    async def queue(self, *frames: Frame) -> None:
+        await self.worker.queue_frames(frames)
 
     async def interrupt(self) -> None:
-        await self.worker.queue_frame(InterruptionFrame())
+        await self.queue(InterruptionFrame())
 
-    def interruption(self) -> tuple[Frame, FrameDirection]:
-        return InterruptionFrame(), FrameDirection.DOWNSTREAM
-
-    async def end(self) -> None:
+    async def end(self, frame: Frame | None = None) -> None:
         """Ends the pipeline and returns when it has ended."""
-        await self.worker.queue_frame(EndFrame())
+        await self.queue(frame or EndFrame())
         await self.ended
 
 
 @asynccontextmanager
 async def running_bot(
-    clock: Callable[[], float],
+    loop: Any,
     transport: Callable[..., Any] = TwilioTransport,
     *,
     serializer: Any = None,
     lead_secs: float | None = None,
-    behind: list[FrameProcessor] | None = None,
+    behind: Any = (),
     **params: Any,
 ) -> AsyncIterator[Bot]:
     """Gives a bot that has started, and cancels it if it has not ended.
 
     `behind` are processors behind the output.
     """
-    twilio = Twilio(clock)
-    if serializer is None:
-        no_rest = TwilioFrameSerializer.InputParams(auto_hang_up=False)
-        serializer = TwilioFrameSerializer("MZ1", params=no_rest)
-    settings = FastAPIWebsocketParams(
+    twilio = Twilio(loop)
+    settings = fastapi.FastAPIWebsocketParams(
         **{"audio_out_enabled": True, "audio_out_end_silence_secs": 0} | params,
-        serializer=serializer,
+        serializer=(serializer := serializer or Serializer()),
     )
     options = {} if lead_secs is None else {"lead_secs": lead_secs}
-    bot = Bot(transport(twilio, settings, **options), twilio, clock, behind or [])
+    bot = Bot(transport(twilio, settings, **options), twilio, loop, serializer, behind)
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(bot.worker)
     bot.ended = asyncio.create_task(runner.run())
@@ -230,35 +302,8 @@ async def running_bot(
 Play = Callable[..., Bot]
 
 
-def stall(loop: VirtualLoop, secs: float, every_secs: float) -> None:
-    """Holds the event loop up, again and again."""
-    loop.now += secs
-    loop.call_later(every_secs - secs, stall, loop, secs, every_secs)
-
-
-async def say_two_seconds(bot: Bot, _: VirtualLoop) -> None:
-    await bot.speak(2)
-    await asyncio.sleep(4)
-
-
-async def say_two_seconds_with_stalls(bot: Bot, loop: VirtualLoop) -> None:
-    loop.call_later(0.1, stall, loop, 0.12, 0.5)
-    await say_two_seconds(bot, loop)
-
-
-async def interrupt_right_behind_audio(bot: Bot, loop: VirtualLoop) -> None:
-    await say_two_seconds(bot, loop)
-    await bot.transport.output().queue_frame(TTSAudioRawFrame(bytes(640), RATE, 1))
-    await bot.transport.output().queue_frame(InterruptionFrame())
-    await asyncio.sleep(1)
-
-
-def no_hang_up(kind: type = TwilioFrameSerializer) -> Any:
-    return kind("MZ1", params=kind.InputParams(auto_hang_up=False))
-
-
 class Hum(BaseAudioMixer):
-    """Background audio."""
+    """Background audio: where nobody speaks, a sample is 0 or 1."""
 
     mixed = 0
 
@@ -270,4 +315,4 @@ class Hum(BaseAudioMixer):
 
     async def mix(self, audio: bytes) -> bytes:
         self.mixed += 1
-        return (np.frombuffer(audio, "<i2") + 1).astype("<i2").tobytes()
+        return audio
