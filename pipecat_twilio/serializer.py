@@ -30,7 +30,7 @@ from pipecat_twilio.audio.samples import Collector, SampleJoiner, mix_down, pcm_
 from pipecat_twilio.audio.ulaw import decode, encode
 from pipecat_twilio.call_ending import CallEndingSerializer
 from pipecat_twilio.frames import MarkFrame
-from pipecat_twilio.stream_resampler import SincStreamResampler, is_plain
+from pipecat_twilio.stream_resampler import SincStreamResampler
 from pipecat_twilio.twilio import messages
 from pipecat_twilio.twilio.messages import Dtmf, Mark, Media, MessageError, Start, Stop
 from pipecat_twilio.twilio.playback import MAX_BUFFERED_SECS
@@ -105,7 +105,10 @@ class TwilioFrameSerializer(CallEndingSerializer):
 
     @cached_property
     def _input_resampler(self) -> Any:
-        return SincStreamResampler(clear_after_secs=self._setting("resampler_clear_after_secs"))
+        return SincStreamResampler(
+            clear_after_secs=self._setting("resampler_clear_after_secs"),
+            clock=lambda: self._inbound_secs,  # a stall of the network is no pause of the stream
+        )
 
     @cached_property
     def _output_resampler(self) -> Any:
@@ -160,11 +163,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
                 self._inbound_secs = ms / 1000
             in_rate, rate = self._twilio_sample_rate, self._sample_rate
             self._record.heard(len(media.payload) / in_rate, self._inbound_secs, monotonic())
-            pcm, resampler = decode(media.payload), self._input_resampler
-            if is_plain(resampler):  # ours also takes the stream's own time
-                pcm = resampler.convert(pcm, in_rate, rate, self._inbound_secs)
-            else:
-                pcm = await resampler.resample(pcm, in_rate, rate)
+            pcm = await self._input_resampler.resample(decode(media.payload), in_rate, rate)
             frame_secs = self._setting("input_frame_secs")
             if frame_secs > MESSAGE_SECS:
                 pcm = self._collector.add(pcm, int(2 * rate * frame_secs), rate)
@@ -241,11 +240,8 @@ class TwilioFrameSerializer(CallEndingSerializer):
         now = monotonic()
         pcm = self._joiner.join(pcm, size, (rate, channels), now)
         pcm = mix_down(pcm, channels)
-        resampler, out_rate = self._output_resampler, self._twilio_sample_rate
-        if is_plain(resampler):
-            pcm = resampler.convert(pcm, rate, out_rate, now)
-        else:
-            pcm = await resampler.resample(pcm, rate, out_rate)
+        out_rate = self._twilio_sample_rate
+        pcm = await self._output_resampler.resample(pcm, rate, out_rate)
         if not pcm:
             return None
         payload = encode(pcm)
