@@ -9,8 +9,8 @@ import numpy as np
 from caller import WireLog, place_call
 from dialing import ACCOUNT_SID
 from fastapi import FastAPI
-from listening import STEP, Heard, Played, audio_in, compare, play, resampled, samples_of
-from local_services import MODEL_RATE, SPEECH, sentence
+from listening import SPEECH, STEP, Heard, Played, audio_in, compare, play, resampled, samples_of
+from local_services import MODEL_RATE, sentence
 from player import RATE
 from streamdouble import audio
 from streamdouble.protocol import StreamIdentity

@@ -17,7 +17,7 @@ from pathlib import Path
 from caller import MAX_LATENESS_MS, TRIES, place_call
 from conversation import BOTS, Conversation, built_as, converse
 from dialing import CallError
-from local_services import SPEECH
+from listening import SPEECH
 from loguru import logger
 from recording import Recording
 from serving import serve_in_thread

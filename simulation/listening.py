@@ -8,6 +8,7 @@ by its sound.
 import itertools
 from base64 import b64decode
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from player import RATE, Player
 
 from pipecat_twilio import ulaw
 
+SPEECH = Path(__file__).parent / "speech.wav"
 STEP, WINDOW = 80, 240  # samples
 SEARCH_SECS = 1.5  # how much later, beyond its own time, a sound may come than the one before it
 ALIKE = 0.9  # a correlation: the same sound is above 0.95, other ones below 0.85

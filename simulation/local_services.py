@@ -16,12 +16,11 @@ import time
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import fields
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from listening import resampled
+from listening import SPEECH, resampled
 from pipecat.frames.frames import (
     Frame,
     LLMContextFrame,
@@ -38,7 +37,6 @@ from pipecat.services.stt_service import SegmentedSTTService
 from pipecat.services.tts_service import TTSService
 from pipecat.utils.time import time_now_iso8601
 
-SPEECH = Path(__file__).parent / "speech.wav"
 SENTENCE_SECS = (0.24, 1.66)  # of speech.wav; both ends have sound, so that loss is seen
 SHORTER_SECS = 0.05  # less in each answer: what filters hold back depends on the length
 STALL_AT_SECS, STALL_SECS = 0.9, 0.3  # of the sentence: in the middle of a word
