@@ -152,18 +152,24 @@ class LocalTTS(TTSService):
             yield TTSAudioRawFrame(chunk, rate, 1, context_id=context_id)
 
 
+def stand_in() -> dict[str, ModuleType]:
+    """Returns modules to take the place of Pipecat's for Deepgram and OpenAI, by name."""
+    modules = {}
+    for name, service, local in (
+        ("deepgram.stt", "DeepgramSTTService", LocalSTT),
+        ("deepgram.tts", "DeepgramTTSService", LocalTTS),
+        ("openai.llm", "OpenAILLMService", LocalLLM),
+    ):
+        modules[f"pipecat.services.{name}"] = module = ModuleType(name)
+        setattr(module, service, local)
+    return modules
+
+
 def main() -> None:
     """Runs a bot's file with the stand-ins."""
     base_url, bot = sys.argv[1:3]
     sys.argv = sys.argv[2:]
-    services = {
-        "deepgram.stt": {"DeepgramSTTService": LocalSTT},
-        "deepgram.tts": {"DeepgramTTSService": LocalTTS},
-        "openai.llm": {"OpenAILLMService": LocalLLM},
-    }
-    for name, classes in services.items():
-        module = sys.modules[f"pipecat.services.{name}"] = ModuleType(name)
-        vars(module).update(classes)
+    sys.modules.update(stand_in())
     import pipecat_twilio  # noqa: PLC0415
 
     # The bot installs it again, which changes no more than what it says.
