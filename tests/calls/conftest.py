@@ -1,15 +1,14 @@
-"""What the tests of whole calls share: an echo bot to dial, and a REST API that it hangs up with."""
+"""What the tests of whole calls share: an echo bot, and the REST API that it hangs up with."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from dialing import ACCOUNT_SID
 from echo_bot import Settings, create_app
 from rest_api import API_KEY, RestApi
 from serving import serve
-
-from dialing import ACCOUNT_SID
 
 EchoBot = Callable[..., AbstractAsyncContextManager[str]]
 

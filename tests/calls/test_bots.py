@@ -20,11 +20,12 @@ from dialing import ACCOUNT_SID
 from echo_bot import Settings, create_app
 from listening import SPEECH, audio_in, compare, play
 from local_services import sentence
-from pipecat_twilio import TwilioFrameSerializer
 from serving import serve, wait_until_served
 from streamdouble import audio
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait, WaitFor
 from twilio.request_validator import RequestValidator
+
+from pipecat_twilio import TwilioFrameSerializer
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 CALL_SID = "CA" + "1" * 32

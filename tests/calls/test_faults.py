@@ -91,8 +91,8 @@ class Caller(Session):
 
     async def _drain(self) -> None:
         """Returns when all has come back, however long a busy machine takes."""
-        while len(self._audio_received) < len(self.said) and not self._socket_closed.is_set():
-            await asyncio.sleep(0.01)
+        while not (len(self._audio_received) >= len(self.said) or self._socket_closed.is_set()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # streamdouble has no event for it
 
     @property
     def call_sid(self) -> str:
@@ -255,7 +255,8 @@ async def test_the_call_report_has_the_callers_figures(
     assert report.caller_secs <= theirs.audio_sent_ms / 1000
     assert report.interruptions == theirs.clears_received == 1
     assert report.gap_secs > STALL_SECS / 2
-    # That of "#" comes back at the moment at which the bot reads no more.
-    assert report.marks_played + report.marks_cleared >= 2
+    # That of "#" comes back at the moment at which the bot may read no more.
+    assert theirs.marks_echoed - 1 <= report.marks_played <= theirs.marks_echoed
+    assert report.marks_played >= 1
     assert report.dropped == {}
     assert (report.ended_by, report.rest_answer) == ("EndFrame", "200")

@@ -175,7 +175,7 @@ class TestOneCall:
                 pass
             await page.order("press", key="1")
             await page.event("clear")
-            first, *after = await page.steps(5)
+            _, *after = await page.steps(5)
             assert [step["bot"] for step in after] == [None] * 4  # the first one had begun before
             assert page.all("mark", "name") == ["unheard"]
 

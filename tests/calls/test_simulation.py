@@ -205,9 +205,7 @@ def test_what_was_heard_of_a_sentence_is_measured(pieces, lost_ms, cut_ms, silen
     log = [message(at, said[round(begin * 8000) : round(end * 8000)]) for at, begin, end in pieces]
     heard = compare(said, play(log, 0, 5), 1)
     assert heard.first_at == pytest.approx(1, abs=0.01)
-    assert heard.last_at == pytest.approx(
-        2.42 + (silence_ms - lost_ms - cut_ms) / 1000, abs=0.03
-    )
+    assert heard.last_at == pytest.approx(2.42 + (silence_ms - lost_ms - cut_ms) / 1000, abs=0.03)
     assert heard.lost_ms == pytest.approx(lost_ms, abs=2)
     assert heard.cut_ms == pytest.approx(cut_ms, abs=25 if cut_ms else 0)
     assert heard.silence_ms == pytest.approx(silence_ms, abs=1)
@@ -250,9 +248,7 @@ async def test_what_is_lost_at_a_stall_of_tts(bot, tts, least_ms, most_ms) -> No
     app = create_app()
     rates = {"in_rate": 8000, "out_rate": 8000}
     with built_as(bot) as serializer, serve_in_thread(app) as port:
-        call = await converse(
-            port, app, 1, serializer=serializer, tts=tts, stalls_from=0, **rates
-        )
+        call = await converse(port, app, 1, serializer=serializer, tts=tts, stalls_from=0, **rates)
     (answer,) = call.answers()
     assert least_ms <= answer.lost_ms + answer.cut_ms <= most_ms
 
@@ -294,6 +290,6 @@ class TestTheDemo:
         assert "nothing listens at" in capsys.readouterr().out
 
     async def test_a_bot_that_sends_nothing(self, monkeypatch) -> None:
-        with serve_in_thread(create_app()) as port:
-            with pytest.raises(CallError, match="sent nothing"):
-                await place_call(f"ws://127.0.0.1:{port}/", Scenario("wait", [Wait(0.1)]))
+        scenario = Scenario("wait", [Wait(0.1)])
+        with serve_in_thread(create_app()) as port, pytest.raises(CallError, match="sent nothing"):
+            await place_call(f"ws://127.0.0.1:{port}/", scenario)
