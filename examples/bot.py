@@ -1,6 +1,6 @@
 """A phone bot: Deepgram hears and speaks, OpenAI thinks, Twilio carries the call.
 
-    pip install "pipecat-ai[deepgram,openai,runner,silero,websocket]"
+    pip install "pipecat-ai[deepgram,openai,runner,websocket]"
     python bot.py -t twilio -x bot.example.com
 
 It listens on port 7860. Point your number's voice webhook at the public host given with -x.

@@ -55,9 +55,10 @@ function startPage() {
   let handset;
   let microphone = null;
   const keys = new Map();
-  for (const button of document.querySelectorAll("#keypad button")) {
-    keys.set(button.textContent, button);
-    button.onclick = () => press(button.textContent);
+  for (const key of "123456789*0#") {
+    const button = element("keypad").appendChild(document.createElement("button"));
+    Object.assign(button, { textContent: key, disabled: true, onclick: () => press(key) });
+    keys.set(key, button);
   }
 
   connect();

@@ -195,6 +195,15 @@ def comes_back(said: np.ndarray, heard: np.ndarray) -> bool:
     return max(likeness(piece, heard) for piece in pieces if np.abs(piece).max() > 2000) > 0.95
 
 
+async def echo_comes_back(page: Page) -> bool:
+    """Speaks until a piece of it comes back: a busy machine breaks up most pieces."""
+    for _ in range(8):
+        await page.say(bytes(8000) + speech() + bytes(8000))
+        if comes_back(*await page.recording()):
+            return True
+    return False
+
+
 async def closes_at_once(bot: BotSide) -> None:
     """Refuses the call."""
     await bot.socket.close(code=1008)

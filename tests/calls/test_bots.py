@@ -87,7 +87,8 @@ class TestTheBot:
 
         for name in VARIABLES:
             monkeypatch.setenv(name, "x" if name in given else "")
-        monkeypatch.setattr("sys.modules", sys.modules | stand_in())
+        for name, module in stand_in().items():
+            monkeypatch.setitem(sys.modules, name, module)
         with pytest.raises(SystemExit) as left:
             runpy.run_path(str(EXAMPLES / "bot.py"), run_name="__main__")
         missing = [name for name in VARIABLES if name not in given]

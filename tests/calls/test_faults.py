@@ -218,13 +218,6 @@ async def test_a_caller_who_vanishes_in_mid_word_leaves_no_trouble(bot: Bot) -> 
     await bot.comes_to_rest()
 
 
-async def test_a_bot_may_hang_up_while_the_caller_talks(bot: Bot, api: SlowApi) -> None:
-    caller = await bot.takes(WORD, Dtmf("#"), *[WORD] * 50)
-    assert caller.result.closed_by == "agent"
-    await bot.comes_to_rest()
-    assert api.asked[caller.call_sid] == 1
-
-
 async def test_when_both_hang_up_the_call_is_ended_once(bot: Bot, api: SlowApi) -> None:
     async def hang_up_too(caller: Caller, connection: Any) -> None:
         if api.asked[caller.call_sid]:  # the bot is about to

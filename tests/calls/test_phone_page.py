@@ -19,7 +19,6 @@ from phoning import (
     BotSide,
     Talk,
     bot_that,
-    closes_at_once,
     comes_back,
     legs,
     likeness,
@@ -155,14 +154,6 @@ async def test_an_interruption_silences_at_once(browser: str) -> None:
         await tab.type("*")
         await tab.until("messages.innerText.includes('interrupted')")
         await tab.until("loudness() === 0")
-
-
-async def test_a_bot_that_closes_at_once_is_reported_in_a_sentence(browser: str) -> None:
-    async with page_to(browser, closes_at_once) as tab:
-        for _ in range(2):
-            await tab.click("#call")
-            assert (await ended(tab)).startswith("The bot closed the connection at once")
-            await tab.value("document.querySelector('#status').textContent = ''")
 
 
 @pytest.mark.parametrize(
