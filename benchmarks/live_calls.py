@@ -16,7 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import echo_bot
 import numpy as np
+from caller import place_call
+from listening import audio_in
 from loguru import logger
 from measuring import machine, pieces, speech_like
 from pipecat.pipeline.pipeline import Pipeline
@@ -24,12 +27,7 @@ from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-
-import echo_bot
-from caller import place_call, wait_until_served
-from listening import audio_in
+from serving import wait_until_served
 from streamdouble.scenario import Say, Scenario, Wait
 
 from pipecat_twilio import TwilioFrameSerializer, ulaw
@@ -90,7 +88,8 @@ def serve(bot: str, more: int, port: int) -> None:
     if more and bot != TUNED:  # the example has Pipecat's default observers off
         echo_bot.PipelineWorker = observed_worker
     loop = "uvloop" if bot == TUNED else "asyncio"
-    echo_bot.serve(BOTS[bot], port=port, log_level="critical", lifespan="off", loop=loop)
+    app = echo_bot.create_app(BOTS[bot])
+    echo_bot.serve(app, port=port, log_level="critical", lifespan="off", loop=loop)
 
 
 def delays_ms(log: Any, since: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
     python benchmarks/typical_bot.py FOLDER
 
-The bot of examples/talking_bot.py is called at three pairs of rates with three kinds of TTS, nine
+The bot of simulation/talking_bot.py is called at three pairs of rates with three kinds of TTS, nine
 calls at once; with each bot once undisturbed, and while its event loop is held up for 60 and for
 120 ms twice a second. typical_bot.md has the table, typical_bot.png one answer as it was heard. It
 takes about three minutes.
@@ -14,16 +14,14 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import talking_bot
+from conversation import BOTS, Conversation, built_as, converse
+from local_services import sentence
 from loguru import logger
 from matplotlib.figure import Figure
 from measuring import machine
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-
-import talking_bot
-from caller import serve_in_thread
-from conversation import BOTS, Conversation, built_as, converse
-from listening import RATE
+from player import RATE
+from serving import serve_in_thread
 
 RATES = ((8000, 8000), (16000, 16000), (16000, 24000))
 TTS = ("pipeline", "24 kHz", "resampled")
@@ -98,7 +96,7 @@ def row(rates: tuple[int, int], bot: str, batches: list[Batch]) -> str:
 
 def draw(calls: dict[str, Conversation], path: Path) -> None:
     """Draws what was said above what was heard of the first answer, gaps in red."""
-    said = talking_bot.sentence(RATE, 0)
+    said = sentence(RATE, 0)
     panels = [("what TTS said, from its first byte on", said, np.zeros(len(said), bool))]
     for name, call in calls.items():
         heard, played, at = call.answers()[0], call.played(), call.bot.said_at[0] - call.begin

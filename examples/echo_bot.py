@@ -1,19 +1,17 @@
-"""A phone bot that repeats what it hears: Pipecat, FastAPI and this package.
+"""A phone bot that repeats what it hears, and knows who is calling.
 
 Keys: `*` interrupts the bot, `#` has it hang up; every key is answered with a Twilio mark.
 
-For a local try, `python examples/echo_bot.py --allow-anyone` serves anyone on this machine, and
-ends no calls at Twilio. To answer real calls, point a number's voice webhook at PUBLIC_URL/ and set
+For a local try, `python echo_bot.py --allow-anyone` serves anyone on this machine, and ends no
+calls at Twilio. To answer real calls, point a number's voice webhook at PUBLIC_URL/ and set
 
     PUBLIC_URL          where Twilio reaches this server, such as https://bot.example.com
     TWILIO_AUTH_TOKEN   signs Twilio's requests; without these two the bot does not start
     TWILIO_ACCOUNT_SID  ends calls, together with the token, or with an API key:
     TWILIO_API_KEY      and TWILIO_API_SECRET
-    TWILIO_REGION       and TWILIO_EDGE, if the account is not in the default region
     PORT                to listen on; 8765 by default
 """
 
-import argparse
 import asyncio
 import gc
 import os
@@ -26,7 +24,7 @@ from xml.sax.saxutils import quoteattr
 
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
-from loguru import logger
+from pipecat.audio.dtmf.types import KeypadEntry
 from pipecat.frames.frames import (
     EndWorkerFrame,
     Frame,
@@ -38,7 +36,6 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.transports.base_transport import BaseTransport
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
 from pipecat.workers.runner import WorkerRunner
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -46,68 +43,45 @@ from starlette.websockets import WebSocketDisconnect
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport, is_valid_signature, messages
 
-POLICY_VIOLATION = 1008  # WebSocket close code; RFC 6455, section 7.4.1
 HANDSHAKE_SECS = 5
 MAX_FORM_BYTES = 16384  # of a webhook: Twilio's have about 1 KB
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The bot's configuration."""
+    """The bot's configuration, the first five from the environment."""
 
     account_sid: str = ""
     auth_token: str = field(default="", repr=False)
     api_key_sid: str = ""
     api_key_secret: str = field(default="", repr=False)
-    region: str = ""
-    edge: str = ""
-    base_url: str = ""
     public_url: str = ""
+    base_url: str = ""  # of a REST API in place of Twilio's
     allow_anyone: bool = False
     sample_rate: int = 16000
-    end_silence_secs: int = 2
     output_ms: int = 40  # of audio in a message: half as many frames as Twilio sends
     serializer: type = TwilioFrameSerializer
-    transport: type[BaseTransport] = TwilioTransport
+    transport: type = TwilioTransport
 
-    @classmethod
-    def from_environment(cls) -> "Settings":
-        """Reads the variables named at the top of this file."""
-        variable = os.environ.get
-        return cls(
-            account_sid=variable("TWILIO_ACCOUNT_SID", ""),
-            auth_token=variable("TWILIO_AUTH_TOKEN", ""),
-            api_key_sid=variable("TWILIO_API_KEY", ""),
-            api_key_secret=variable("TWILIO_API_SECRET", ""),
-            region=variable("TWILIO_REGION", ""),
-            edge=variable("TWILIO_EDGE", ""),
-            public_url=variable("PUBLIC_URL", "").rstrip("/"),
-        )
+    def url(self, request: HTTPConnection, path: str) -> str:
+        """Returns the public URL of a path, in the scheme of the request or of a WebSocket."""
+        return (self.public_url or str(request.base_url)).rstrip("/") + path
 
     def is_signed(self, request: HTTPConnection, params: Any = None) -> bool:
         """Tells whether Twilio signed a request, or anyone is allowed."""
-        if self.allow_anyone:
-            return True
-        root = self.public_url
+        url = self.url(request, request.url.path)
         if request.scope["type"] == "websocket":
-            root = websocket_url(root)
+            url = url.replace("http", "ws", 1)
         signature = request.headers.get("X-Twilio-Signature", "")
-        return is_valid_signature(self.auth_token, root + request.url.path, signature, params)
-
-
-def websocket_url(url: str) -> str:
-    """Returns the WebSocket counterpart of an http(s) URL."""
-    return url.replace("http", "ws", 1)
+        return self.allow_anyone or is_valid_signature(self.auth_token, url, signature, params)
 
 
 class Echo(FrameProcessor):
     """Repeats what it hears, and does what the keys ask for."""
 
-    def __init__(self, stream_sid: str, output_bytes: int) -> None:
+    def __init__(self, stream_sid: str) -> None:
         super().__init__(enable_direct_mode=True)  # it never waits, so it needs no queue
         self._stream_sid = stream_sid
-        self._output_bytes = output_bytes
-        self._heard = bytearray()
         self._ending = False
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
@@ -115,71 +89,18 @@ class Echo(FrameProcessor):
         await super().process_frame(frame, direction)
         if isinstance(frame, InputAudioRawFrame):
             if not self._ending:
-                await self._say_back(frame)
+                await self.push_frame(OutputAudioRawFrame(frame.audio, frame.sample_rate, 1))
         elif isinstance(frame, InputDTMFFrame):
-            await self._press(frame.button.value)
+            mark = messages.mark(self._stream_sid, f"key {frame.button.value}")
+            await self.push_frame(OutputTransportMessageUrgentFrame(mark))
+            if frame.button == KeypadEntry.STAR:
+                await self.broadcast_interruption()
+            elif frame.button == KeypadEntry.POUND:
+                self._ending = True
+                # Downstream, behind the audio that was pushed before, so that is still heard.
+                await self.push_frame(EndWorkerFrame())
         else:
             await self.push_frame(frame, direction)
-
-    async def _say_back(self, frame: InputAudioRawFrame) -> None:
-        self._heard += frame.audio
-        while len(self._heard) >= self._output_bytes:
-            audio = bytes(self._heard[: self._output_bytes])
-            del self._heard[: self._output_bytes]
-            await self.push_frame(OutputAudioRawFrame(audio, frame.sample_rate, frame.num_channels))
-
-    async def _press(self, key: str) -> None:
-        logger.info(f"the caller pressed {key}")
-        mark = messages.mark(self._stream_sid, f"key {key}")
-        await self.push_frame(OutputTransportMessageUrgentFrame(mark))
-        if key == "*":
-            self._heard.clear()
-            await self.broadcast_interruption()
-        elif key == "#":
-            self._ending = True
-            # Downstream, behind the audio that was pushed before, so that is still heard.
-            await self.push_frame(EndWorkerFrame())
-
-
-async def run_pipeline(
-    transport: BaseTransport, stream_sid: str, sample_rate: int, output_ms: int
-) -> None:
-    """Runs the echo on a transport until either side ends the call."""
-    echo = Echo(stream_sid, 2 * sample_rate * output_ms // 1000)
-    worker = PipelineWorker(
-        Pipeline([transport.input(), echo, transport.output()]),
-        params=PipelineParams(audio_in_sample_rate=sample_rate, audio_out_sample_rate=sample_rate),
-        # An echo talks to no web client, takes no turns, and its caller is never idle.
-        # Their observers would look at every frame.
-        enable_rtvi=False,
-        enable_turn_tracking=False,
-        idle_timeout_secs=None,
-    )
-    await run_worker(worker, transport)
-
-
-async def run_worker(worker: PipelineWorker, transport: BaseTransport) -> None:
-    """Runs a pipeline until it ends, or until the caller hangs up, which cancels it."""
-
-    @transport.event_handler("on_client_disconnected")
-    async def on_client_disconnected(*_: object) -> None:
-        await worker.cancel()
-
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(worker)
-    await runner.run()
-
-
-async def stream_start(websocket: WebSocket) -> messages.Start | None:
-    """Reads up to the `start` message; None if it does not come as it should."""
-    try:
-        async with asyncio.timeout(HANDSHAKE_SECS):
-            if isinstance(messages.parse(await websocket.receive_text()), messages.Connected):
-                start = messages.parse(await websocket.receive_text())
-                return start if isinstance(start, messages.Start) else None
-    except (messages.MessageError, TimeoutError, KeyError) as error:
-        logger.warning(f"no start message: {type(error).__name__}")
-    return None
 
 
 async def run_bot(websocket: WebSocket, start: messages.Start, settings: Settings) -> None:
@@ -192,23 +113,43 @@ async def run_bot(websocket: WebSocket, start: messages.Start, settings: Setting
         auth_token=None if settings.api_key_sid else settings.auth_token,
         api_key_sid=settings.api_key_sid,
         api_key_secret=settings.api_key_secret,
-        region=settings.region,
-        edge=settings.edge,
         base_url=settings.base_url,
         # Without an account there is no call to end.
         params=settings.serializer.InputParams(auto_hang_up=bool(settings.account_sid)),
     )
-    transport = settings.transport(
-        websocket,
-        FastAPIWebsocketParams(
-            audio_in_enabled=True,
-            audio_out_enabled=True,
-            audio_out_10ms_chunks=settings.output_ms // 10,
-            audio_out_end_silence_secs=settings.end_silence_secs,
-            serializer=serializer,
-        ),
+    params = FastAPIWebsocketParams(audio_in_enabled=True, audio_out_enabled=True)
+    params.serializer = serializer
+    params.audio_out_10ms_chunks = settings.output_ms // 10
+    params.audio_out_end_silence_secs = 0  # the hang-up waits for the last words anyway
+    transport = settings.transport(websocket, params)
+    rate = settings.sample_rate
+    worker = PipelineWorker(
+        Pipeline([transport.input(), Echo(start.stream_sid), transport.output()]),
+        params=PipelineParams(audio_in_sample_rate=rate, audio_out_sample_rate=rate),
+        # Whatever an echo does not need would look at every frame.
+        enable_rtvi=False,
+        enable_turn_tracking=False,
+        idle_timeout_secs=None,
     )
-    await run_pipeline(transport, start.stream_sid, settings.sample_rate, settings.output_ms)
+
+    @transport.event_handler("on_client_disconnected")
+    async def stop(*_: object) -> None:
+        await worker.cancel()
+
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
+    await runner.run()
+
+
+async def stream_start(websocket: WebSocket) -> messages.Start | None:
+    """Reads up to the `start` message; None if it does not come as it should."""
+    with suppress(messages.MessageError, TimeoutError, KeyError):
+        async with asyncio.timeout(HANDSHAKE_SECS):
+            connected = messages.parse(await websocket.receive_text())
+            start = messages.parse(await websocket.receive_text())
+            if isinstance(connected, messages.Connected) and isinstance(start, messages.Start):
+                return start
+    return None
 
 
 async def read_form(request: Request) -> dict[str, list[str]] | None:
@@ -223,11 +164,7 @@ async def read_form(request: Request) -> dict[str, list[str]] | None:
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Returns the web application: Twilio's webhook and the media stream it leads to.
-
-    Raises:
-        ValueError: It could not tell who is calling, and was not told to serve anyone.
-    """
+    """Returns the web application; raises ValueError if it cannot tell who is calling."""
     if not settings.allow_anyone and not (settings.public_url and settings.auth_token):
         raise ValueError("PUBLIC_URL and TWILIO_AUTH_TOKEN are needed to know Twilio's requests")
     app = FastAPI()
@@ -242,8 +179,8 @@ def create_app(settings: Settings) -> FastAPI:
             return Response(status_code=403)
         # Twilio signs the stream's URL when it opens the socket. With the call's SID in the URL,
         # nobody can use it for another call.
-        root = websocket_url(settings.public_url or str(request.base_url).rstrip("/"))
-        url = quoteattr(f"{root}/stream/{form.get('CallSid', [''])[0]}")
+        url = settings.url(request, f"/stream/{form.get('CallSid', [''])[0]}")
+        url = quoteattr(url.replace("http", "ws", 1))
         twiml = f"<Response><Connect><Stream url={url}/></Connect></Response>"
         return Response(twiml, media_type="application/xml")
 
@@ -256,45 +193,28 @@ def create_app(settings: Settings) -> FastAPI:
                 if start is not None and start.start.call_sid == call_sid:
                     await run_bot(websocket, start, settings)
                     return
-            await websocket.close(POLICY_VIOLATION)
+            await websocket.close(1008)  # policy violation; RFC 6455, section 7.4.1
 
     return app
 
 
-def serve(settings: Settings, **options: Any) -> None:
-    """Runs the web server until it is stopped; the options are uvicorn's."""
-    app = create_app(settings)
-    # Modules stay loaded, so the collector need not search them, which could take 0.1 s.
-    gc.collect()
+def serve(app: FastAPI, **options: Any) -> None:
+    """Runs the web server until it is stopped."""
+    # A full collection stops all calls, for 0.1 s if it searches the modules too. An ended call
+    # leaves a thousand objects for it, so it comes after about 15 calls, not Python's 240.
     gc.freeze()
-    # An ended call leaves a thousand objects in reference cycles, which only a full collection
-    # frees. A collection stops all calls, for longer if there is more to free. So it comes after
-    # about 15 calls; Python 3.13's default is after 240.
     gc.set_threshold(700, 10, 1)
     # Twilio does not ask for compression. For a client that does, it would take 10 % of the CPU.
     uvicorn.run(app, ws_per_message_deflate=False, **options)
 
 
-def main() -> int:
-    """Serves calls as the environment and the command line say; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--allow-anyone", action="store_true", help="check no signatures; listens on loopback"
-    )
-    anyone = parser.parse_args().allow_anyone
-    # Whoever is allowed to call must not have other calls of the account ended.
-    settings = Settings(allow_anyone=True) if anyone else Settings.from_environment()
-    host = "127.0.0.1" if anyone else "0.0.0.0"  # noqa: S104  # Twilio calls
-    port = int(os.environ.get("PORT", "8765"))
-    try:
-        serve(settings, host=host, port=port)
-    except ValueError as error:
-        logger.error(f"{error}; for a local try, --allow-anyone serves without")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    names = ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_API_KEY", "TWILIO_API_SECRET")
+    settings = Settings(*(os.environ.get(name, "") for name in (*names, "PUBLIC_URL")))
+    if anyone := "--allow-anyone" in sys.argv:
+        settings = Settings(allow_anyone=True)  # who must not have the account's calls ended
+    host = "127.0.0.1" if anyone else "0.0.0.0"  # noqa: S104  # Twilio calls
+    try:
+        serve(create_app(settings), host=host, port=int(os.environ.get("PORT", "8765")))
+    except ValueError as error:
+        sys.exit(f"{error}; for a local try, --allow-anyone serves without.")

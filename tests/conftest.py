@@ -1,10 +1,8 @@
 """What all tests share: the header, the log, and proof that the installed wheel is tested."""
 
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -23,8 +21,9 @@ settings.load_profile("quick")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ignores warnings of websockets: uvicorn uses a part of it that is deprecated."""
+    """Ignores warnings of deprecated parts that uvicorn and Pipecat's TTS services use."""
     config.addinivalue_line("filterwarnings", "ignore:websockets.*:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:.*AudioContext.*:DeprecationWarning")
 
 
 def pytest_report_header() -> str:
@@ -47,14 +46,3 @@ def log() -> Iterator[list[str]]:
     sink = logger.add(lines.append, format="{level} {message}", level="TRACE")
     yield lines
     logger.remove(sink)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module examples/call.py, which serves the example bot and calls it."""
-    monkeypatch.syspath_prepend(SOURCE.parent / "examples")
-    import call
-
-    yield call
-    for name in ("call", "echo_bot"):
-        sys.modules.pop(name, None)

@@ -55,9 +55,10 @@ function startPage() {
   let handset;
   let microphone = null;
   const keys = new Map();
-  for (const button of document.querySelectorAll("#keypad button")) {
-    keys.set(button.textContent, button);
-    button.onclick = () => press(button.textContent);
+  for (const key of "123456789*0#") {
+    const button = element("keypad").appendChild(document.createElement("button"));
+    Object.assign(button, { textContent: key, disabled: true, onclick: () => press(key) });
+    keys.set(key, button);
   }
 
   connect();
@@ -259,7 +260,7 @@ class Timeline {
     this.canvas.width = width * devicePixelRatio;
     this.canvas.height = height * devicePixelRatio;
     const style = getComputedStyle(this.canvas);
-    const colour = (name) => style.getPropertyValue(`--${name}`);
+    const colour = (name) => getComputedStyle(document.querySelector(`.${name}`)).color;
     const pen = this.canvas.getContext("2d");
     pen.scale(devicePixelRatio, devicePixelRatio);
     pen.font = `12px ${style.fontFamily}`;
@@ -267,7 +268,7 @@ class Timeline {
     const x = (at) => width - (this.count - at) * stepWidth;
     const lane = height / 2;
 
-    pen.fillStyle = colour("edge");
+    pen.fillStyle = style.borderColor;
     for (let at = Math.ceil(this.secs) / STEP_SECS; x(at) > 0; at -= 1 / STEP_SECS) {
       pen.fillRect(x(at), 0, 1, height);
     }

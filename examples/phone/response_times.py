@@ -3,8 +3,8 @@
 from statistics import median
 
 import numpy as np
-from wire import STEP_MS
 
+STEP_MS = 20
 LOUD = 300  # root mean square of a step, -41 dBFS: below speech, above the hiss of a microphone
 MIN_SPEECH_STEPS = 5  # a shorter noise, such as a click, asks for no answer
 PAUSE_STEPS = 10  # of quiet, 0.2 s: the pauses inside a word are shorter
@@ -31,34 +31,27 @@ class ResponseTimes:
         """The median of all delays so far; there has to be one."""
         return median(self.delays_ms)
 
-    def add(self, caller_pcm: bytes, bot_pcm: bytes) -> int | None:
+    def add(self, caller: np.ndarray, bot: np.ndarray) -> int | None:
         """Takes the next step of both legs; returns an answer's delay in ms when it is known."""
         step = self._step
         self._step += 1
-        if is_loud(caller_pcm):
+        if is_loud(caller):
             self._speech_steps += 1
             self._speech_end = step + 1
             self._answered_at = None
-        if is_loud(bot_pcm):
+        if is_loud(bot):
             begins = step - self._bot_end >= PAUSE_STEPS
             self._bot_end = step + 1
             if begins and self._speech_end <= step and self._speech_steps >= MIN_SPEECH_STEPS:
                 self._answered_at = step
         if self._answered_at is None or self._step - self._speech_end < PAUSE_STEPS:
             return None
-        delay_ms = (self._answered_at - self._speech_end) * STEP_MS
+        self.delays_ms.append((self._answered_at - self._speech_end) * STEP_MS)
         self._answered_at = None
         self._speech_steps = 0
-        self.delays_ms.append(delay_ms)
-        return delay_ms
+        return self.delays_ms[-1]
 
 
-def is_loud(pcm: bytes) -> bool:
-    """Tells whether a step of signed 16-bit samples has sound in it."""
-    samples = np.frombuffer(pcm, "<i2").astype(float)
+def is_loud(samples: np.ndarray) -> bool:
+    """Tells whether a step of samples has sound in it."""
     return float(samples @ samples) > LOUD**2 * len(samples)
-
-
-def peak(pcm: bytes) -> float:
-    """Returns the largest sample of a step, from 0 to 1."""
-    return int(np.abs(np.frombuffer(pcm, "<i2").astype(int)).max()) / 32768

@@ -17,8 +17,8 @@ from typing import Any
 import aiohttp
 
 EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-START_SECS = 20
-WAIT_SECS = 10
+START_SECS = 60
+WAIT_SECS = 30  # for what comes at once on a machine that is not busy
 
 QUIET = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -96,9 +96,9 @@ class Tab:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    async def until(self, condition: str, secs: float = WAIT_SECS) -> None:
+    async def until(self, condition: str) -> None:
         """Waits for a JavaScript condition."""
-        end = time.monotonic() + secs
+        end = time.monotonic() + WAIT_SECS
         while not await self.value(f"Boolean({condition})"):
             page = "document.body.innerText"
             assert time.monotonic() < end, f"{condition} never held: {await self.value(page)}"

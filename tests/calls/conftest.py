@@ -1,6 +1,35 @@
-"""Lets the tests import the parts of the phone, which are modules in its folder."""
+"""What the tests of whole calls share: an echo bot, and the REST API that it hangs up with."""
 
-import sys
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
-sys.path.append(str(Path(__file__).parent.parent.parent / "examples" / "phone"))
+import pytest
+from dialing import ACCOUNT_SID
+from echo_bot import Settings, create_app
+from rest_api import API_KEY, RestApi
+from serving import serve
+
+EchoBot = Callable[..., AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture
+def api() -> RestApi:
+    """The REST API of the account."""
+    return RestApi()
+
+
+@pytest.fixture
+def echo_bot(api: RestApi) -> EchoBot:
+    """Serves the echo bot on loopback, with settings; gives its webhook's URL."""
+
+    @asynccontextmanager
+    async def served(**settings: Any) -> AsyncIterator[str]:
+        async with api.serve() as base_url:
+            defaults = {"account_sid": ACCOUNT_SID, **API_KEY, "base_url": base_url}
+            if "auth_token" not in settings:
+                defaults["allow_anyone"] = True
+            async with serve(create_app(Settings(**(defaults | settings)))) as port:
+                yield f"http://127.0.0.1:{port}/"
+
+    return served

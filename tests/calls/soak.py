@@ -25,16 +25,14 @@ from types import SimpleNamespace
 
 import aiohttp
 import numpy as np
+from dialing import ACCOUNT_SID
+from echo_bot import Settings, create_app, serve
 from loguru import logger
+from rest_api import API_KEY, RestApi
+from serving import wait_until_served
+from test_attack import BAD, FLOOD
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples"))
-
-from call import local_settings
-from caller import ACCOUNT_SID, RestApi, wait_until_served
-from echo_bot import serve
-from test_attack import BAD, FLOOD
 
 PORT = 18790
 RATE = 16000
@@ -66,8 +64,15 @@ def run_bot(base_url: str, log: Path) -> None:
     """Runs the bot; called in its own process."""
     logger.remove()
     logger.add(log, level="WARNING")
-    settings = local_settings(base_url, sample_rate=RATE, output_ms=OUTPUT_MS)
-    serve(settings, port=PORT, log_level="critical", lifespan="off")
+    settings = Settings(
+        ACCOUNT_SID,
+        **API_KEY,
+        base_url=base_url,
+        allow_anyone=True,
+        sample_rate=RATE,
+        output_ms=OUTPUT_MS,
+    )
+    serve(create_app(settings), port=PORT, log_level="critical", lifespan="off")
 
 
 @dataclass
@@ -211,8 +216,8 @@ async def soak(minutes: float, callers: int, log: Path) -> tuple[Tally, Tally, P
         finally:
             process.terminate()
             process.join()
-    if len(api.ended) != alone.hung_up_by_bot + all_of_them.hung_up_by_bot:
-        all_of_them.failures.append(f"{len(api.ended)} calls were ended over REST")
+    if api.ended.total() != alone.hung_up_by_bot + all_of_them.hung_up_by_bot:
+        all_of_them.failures.append(f"{api.ended.total()} calls were ended over REST")
     return alone, all_of_them, bot, cores
 
 

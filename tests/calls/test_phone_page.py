@@ -1,28 +1,26 @@
 """The page of the phone in a real Chromium, with a microphone that plays a file."""
 
 import asyncio
-import io
 import re
-import wave
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import ModuleType
 
 import chromium
 import numpy as np
+import phone.server
 import pytest
 from chromium import Tab
-from dialing import Bot
-from page_server import PhoneServer
+from dialing import CalledBot
+from listening import SPEECH
+from phone.server import PhoneServer
 from phoning import (
-    ACCOUNT_SID,
-    EXAMPLES,
-    CalledBot,
+    BotSide,
+    Talk,
     bot_that,
-    closes_at_once,
     comes_back,
+    legs,
     likeness,
     phone_to,
     phone_to_echo_bot,
@@ -35,7 +33,6 @@ pytestmark = pytest.mark.skipif(
     not chromium.EXECUTABLE, reason="no Chromium here: apt-get install chromium, as .ci/run does"
 )
 
-SPEECH = EXAMPLES / "speech.wav"
 TONE = b64encode((b"\x00" * 4 + b"\x80" * 4) * 10_000).decode()  # 10 s of 1 kHz, as loud as can be
 
 # Lets the test hear what the page plays.
@@ -81,6 +78,17 @@ async def page(browser: str, phone: PhoneServer, **options: str) -> AsyncIterato
         assert tab.console == []
 
 
+@asynccontextmanager
+async def page_to(browser: str, talk: Talk, **options: str) -> AsyncIterator[Tab]:
+    """Opens the page of a phone to a bot that takes each call as `talk` says."""
+    async with (
+        bot_that(talk) as url,
+        phone_to(url) as phone,
+        page(browser, phone, **options) as tab,
+    ):
+        yield tab
+
+
 async def starts_talking(tab: Tab) -> None:
     await tab.click("#call")
     await tab.until("document.querySelector('#status').innerText.startsWith('You are talking')")
@@ -96,29 +104,28 @@ async def recording(tab: Tab) -> tuple[np.ndarray, np.ndarray]:
     wav = await tab.value(
         "fetch(recording.href).then((r) => r.bytes()).then((bytes) => bytes.toBase64())"
     )
-    with wave.open(io.BytesIO(b64decode(wav))) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(float)
-    return samples[::2], samples[1::2]
+    return legs(b64decode(wav))
 
 
-async def test_speech_goes_to_the_bot_and_comes_back(browser: str, call: ModuleType) -> None:
-    async with phone_to_echo_bot(call) as phone, page(browser, phone) as tab:
+async def test_speech_goes_to_the_bot_and_comes_back(browser: str) -> None:
+    microphone = np.frombuffer(2 * speech(10), "<i2").astype(float)[::2]  # it begins anew
+    async with phone_to_echo_bot() as phone, page(browser, phone) as tab:
         await starts_talking(tab)
         await tab.until("loudness() > 0.1")
-        await asyncio.sleep(2)
+        for _ in range(20):  # a busy machine breaks up the sound for a while
+            await asyncio.sleep(1)
+            said, heard = await recording(tab)
+            # The browser works on the sound, to take out echo and noise.
+            if comes_back(said, heard) and likeness(said[-12000:], microphone) > 0.5:
+                break
+        else:
+            pytest.fail("it did not come back")
         await tab.click("#call")
         assert await ended(tab) == "You hung up."
-        said, heard = await recording(tab)
-    assert comes_back(said, heard)
-    microphone = np.frombuffer(2 * speech(10), "<i2").astype(float)[::2]  # it begins anew
-    # The browser works on the sound, to take out echo and noise.
-    assert likeness(said[-12000:], microphone) > 0.5
 
 
-async def test_keys_interruption_and_hang_up_from_the_keyboard(
-    browser: str, call: ModuleType
-) -> None:
-    async with phone_to_echo_bot(call) as phone, page(browser, phone) as tab:
+async def test_keys_interruption_and_hang_up_from_the_keyboard(browser: str) -> None:
+    async with phone_to_echo_bot() as phone, page(browser, phone) as tab:
         await starts_talking(tab)
         await tab.type("5")
         await tab.until("messages.innerText.includes('mark “key 5”')")
@@ -134,27 +141,19 @@ async def test_keys_interruption_and_hang_up_from_the_keyboard(
 
 
 async def test_an_interruption_silences_at_once(browser: str) -> None:
-    async def talk(bot: CalledBot) -> None:
-        await bot.answer()
-        await bot.send(event="media", media={"payload": TONE})
+    async def talk(bot: BotSide) -> None:
+        for _ in range(6):  # a minute
+            await bot.send(event="media", media={"payload": TONE})
         await bot.read("dtmf")
         await bot.send(event="clear")
         await bot.read("stop")
 
-    async with bot_that(talk) as url, phone_to(url) as phone, page(browser, phone) as tab:
+    async with page_to(browser, talk) as tab:
         await starts_talking(tab)
         await tab.until("loudness() > 0.5")
         await tab.type("*")
         await tab.until("messages.innerText.includes('interrupted')")
-        await tab.until("loudness() === 0", secs=3)  # of 10 s
-
-
-async def test_a_bot_that_closes_at_once_is_reported_in_a_sentence(browser: str) -> None:
-    async with bot_that(closes_at_once) as url, phone_to(url) as phone, page(browser, phone) as tab:
-        for _ in range(2):
-            await tab.click("#call")
-            assert (await ended(tab)).startswith("The bot closed the connection at once")
-            await tab.value("document.querySelector('#status').textContent = ''")
+        await tab.until("loudness() === 0")
 
 
 @pytest.mark.parametrize(
@@ -167,13 +166,10 @@ async def test_a_bot_that_closes_at_once_is_reported_in_a_sentence(browser: str)
 async def test_a_bot_that_talks_no_sense_gets_a_notice(
     browser: str, talk, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("phone_call.SILENT_SECS", 0.2)
-    async with bot_that(talk) as url, phone_to(url) as phone, page(browser, phone) as tab:
-        for _ in range(2):
-            await starts_talking(tab)
-            await tab.until(f"notices.innerText.startsWith({sentence!r})")
-            await tab.click("#call")
-            assert await ended(tab) == "You hung up."
+    monkeypatch.setattr("phone.call.SILENT_SECS", 0.2)
+    async with page_to(browser, talk) as tab:
+        await starts_talking(tab)
+        await tab.until(f"notices.innerText.startsWith({sentence!r})")
 
 
 @pytest.mark.parametrize(
@@ -186,8 +182,7 @@ async def test_a_bot_that_talks_no_sense_gets_a_notice(
 async def test_without_a_microphone_a_speech_file_can_be_said(
     request: pytest.FixtureRequest, name: str, permission: str, fault: str, how: str
 ) -> None:
-    async def answer_after_a_pause(bot: CalledBot) -> None:
-        await bot.answer()
+    async def answer_after_a_pause(bot: BotSide) -> None:
         loud, quiet = 0, 0
         while loud < 10 or quiet < 25:
             payload = b64decode((await bot.read("media"))["media"]["payload"])
@@ -196,11 +191,8 @@ async def test_without_a_microphone_a_speech_file_can_be_said(
         await bot.send(event="media", media={"payload": TONE})
         await bot.read("stop")
 
-    async with (
-        bot_that(answer_after_a_pause) as url,
-        phone_to(url) as phone,
-        page(request.getfixturevalue(name), phone, microphone=permission) as tab,
-    ):
+    browser = request.getfixturevalue(name)
+    async with page_to(browser, answer_after_a_pause, microphone=permission) as tab:
         await starts_talking(tab)
         assert await tab.text("#notices") == (
             f"{fault}: the bot hears silence, unless you say a file."
@@ -217,7 +209,7 @@ async def test_without_a_microphone_a_speech_file_can_be_said(
 
 
 async def test_it_works_with_a_keyboard_and_a_screen_reader(browser: str) -> None:
-    async with bot_that(sends_nothing) as url, phone_to(url) as phone, page(browser, phone) as tab:
+    async with page_to(browser, sends_nothing) as tab:
         await tab.type("Tab")
         assert await tab.value("document.activeElement.id") == "call"
         await tab.type("Enter")
@@ -229,8 +221,6 @@ async def test_it_works_with_a_keyboard_and_a_screen_reader(browser: str) -> Non
         assert all(names)
         assert ("button", "Hang up") in nodes
         assert {"status", "heading", "main"} <= {role for role, _ in nodes}
-        await tab.type("Enter")
-        assert await ended(tab) == "You hung up."
 
 
 async def test_the_page_fits_wide_and_narrow(browser: str) -> None:
@@ -242,7 +232,7 @@ async def test_the_page_fits_wide_and_narrow(browser: str) -> None:
 
 
 async def test_a_phone_that_was_switched_off_is_waited_for(browser: str) -> None:
-    bot = Bot("ws://127.0.0.1:1", ACCOUNT_SID)
+    bot = CalledBot("ws://127.0.0.1:1")
     phone = PhoneServer(bot)
     await phone.__aenter__()
     async with chromium.tab(browser, phone.url) as tab:
@@ -268,9 +258,9 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_all_text_can_be_read_on_its_ground(scheme: int) -> None:
-    css = (EXAMPLES / "phone" / "page.css").read_text()
-    rules = re.findall(r":root {(.*?)}", css, re.DOTALL)[scheme]
-    colours = dict(re.findall(r"--([\w-]+): (#\w{6});", rules))
+    css = (phone.server.HERE / "page.css").read_text()
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", css)
+    colours = {name: pair[scheme] for name, *pair in pairs}
     for text in ("text", "quiet", "caller", "bot", "gap", "mark", "clear"):
         assert contrast(colours[text], colours["card"]) >= 4.5, text
     for ground in ("go", "stop"):

@@ -1,5 +1,6 @@
-"""Saves a call: both sides as a stereo WAV file, and a picture of them."""
+"""A call as it was heard: a stereo WAV file, the caller left and the bot right, and a picture."""
 
+import io
 import wave
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,15 +9,24 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 from caller import WireLog
-from listening import RATE, Played, audio_in, play
-
-from pipecat_twilio import ulaw
+from listening import Played, audio_in, play, samples_of
+from player import RATE
 
 GAP_SECS = 0.6  # between two sounds of the bot; a longer one is a pause in its speech
-COLUMN_SECS = 0.02  # of sound in a line of the picture
+COLUMN = RATE // 50  # samples of sound in a line of the picture
 PIXELS_A_SEC, LEG_PIXELS, ROW_PIXELS, LETTER_PIXELS = 100, 80, 12, 6
 INTERRUPTION = "interruption"
-FULL_SCALE = 32768
+
+
+def wav(caller: np.ndarray, bot: np.ndarray) -> bytes:
+    """Returns two legs of as many samples as a stereo WAV file of 8 kHz and 16 bits."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(2)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes(np.stack([caller, bot], axis=1).astype("<i2").tobytes())
+    return file.getvalue()
 
 
 @dataclass
@@ -42,59 +52,53 @@ class Recording:
         bot = play(log.received, begin, end)
         edges = np.flatnonzero(np.diff(bot.is_playing.astype(int)))
         stops, starts = edges[1::2] / RATE, edges[2::2] / RATE  # it begins with silence
-        events = [
-            *((at - begin, name_of(message, "back")) for at, message in log.sent),
-            *((at - begin, name_of(message, "set")) for at, message in log.received),
-        ]
-        cleared = np.array([at for at, name in events if name == INTERRUPTION])
+        names = [(at - begin, name_of(message)) for at, message in [*log.sent, *log.received]]
+        cleared = np.array([at for at, name in names if name == INTERRUPTION])
+        said = audio_in(log.sent)  # without a break from the first message on
+        first = round((said[0][0] - begin) * RATE) if said else 0
+        samples = samples_of(b"".join(piece for _, piece in said))
         return cls(
-            caller=spoken(log, begin, len(bot.samples)),
+            caller=np.pad(samples, (first, len(bot.samples)))[: len(bot.samples)],
             bot=bot,
             gaps=[
                 (stop, start)
                 for stop, start in zip(stops, starts, strict=False)
                 if start - stop < GAP_SECS and not np.any((stop <= cleared) & (cleared < start))
             ],
-            events=sorted((at, name) for at, name in events if name),
+            events=sorted((at, name) for at, name in names if name),
         )
 
-    def save(self, stem: Path) -> None:
-        """Writes STEM.wav, the caller left and the bot right, and STEM.svg."""
-        both = np.stack([self.caller, self.bot.samples], axis=1)
-        with wave.open(str(stem.with_suffix(".wav")), "wb") as file:
-            file.setnchannels(2)
-            file.setsampwidth(2)
-            file.setframerate(RATE)
-            file.writeframes(both.astype("<i2").tobytes())
-        stem.with_suffix(".svg").write_text(self.svg(stem.name))
+    def save(self, stem: Path) -> Path:
+        """Writes STEM.wav and STEM.svg; returns the picture's path."""
+        stem.with_suffix(".wav").write_bytes(wav(self.caller, self.bot.samples))
+        picture = stem.with_suffix(".svg")
+        picture.write_text(self.svg(stem.name))
+        return picture
 
     def svg(self, title: str) -> str:
         """Returns the picture: the caller above, the bot below, gaps red, events as lines."""
-        secs = len(self.caller) / RATE
         bottom = 20 + 2 * LEG_PIXELS
         labels, rows = labelled(self.events)
+        secs = len(self.caller) / RATE
         width, height = secs * PIXELS_A_SEC + 100, bottom + 20 + ROW_PIXELS * (rows + 1)
-        size = f'width="{width:.0f}" height="{height}"'
-        legend = "caller above, bot below as it was played; red: a gap in the bot's speech"
-        font = 'font-family="sans-serif" font-size="11"'
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}"'
+            ' font-family="sans-serif" font-size="11">',
             '<rect width="100%" height="100%" fill="white"/>',
-            f'<text x="10" y="14">{title}: {legend}</text>',
+            f'<text x="10" y="14">{escape(title)}: caller above, bot below as it was played; red: '
+            "a gap in the bot's speech</text>",
         ]
         parts += [
             f'<rect x="{x(begin):.1f}" y="{20 + LEG_PIXELS}" height="{LEG_PIXELS}" '
             f'width="{x(end) - x(begin):.1f}" fill="#d62728" fill-opacity="0.4"/>'
             for begin, end in self.gaps
         ]
-        for leg, (samples, color) in enumerate(
-            ((self.caller, "#555"), (self.bot.samples, "#1f77b4"))
-        ):
+        for leg, samples, color in (0, self.caller, "#555"), (1, self.bot.samples, "#1f77b4"):
             parts.append(f'<path stroke="{color}" stroke-width="1.6" d="{outline(samples, leg)}"/>')
         for at, name, row in labels:
             end = bottom + 20 + ROW_PIXELS * (row + 1)
             parts.append(
-                f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="20" y2="{end}" stroke="#2ca02c"/>'
+                f'<path stroke="#2ca02c" d="M{x(at):.1f} 20V{end}"/>'
                 f'<text x="{x(at) + 2:.1f}" y="{end}">{escape(name)}</text>'
             )
         parts += [
@@ -104,22 +108,17 @@ class Recording:
         return "\n".join([*parts, "</svg>\n"])
 
 
-def spoken(log: WireLog, begin: float, length: int) -> np.ndarray:
-    """Returns what the caller said: without a break from the first message on."""
-    pieces = audio_in(log.sent)
-    pcm = ulaw.decode(b"".join(piece for _, piece in pieces))
-    first = round((pieces[0][0] - begin) * RATE) if pieces else 0
-    return np.pad(np.frombuffer(pcm, "<i2"), (first, length))[:length].astype(float)
-
-
-def name_of(message: dict[str, Any], where_to: str) -> str:
+def name_of(message: dict[str, Any]) -> str:
     """Returns what the picture calls a message; nothing for those that it does not show."""
-    event = message["event"]
-    if event == "mark":
-        return f"mark {message['mark']['name'][:20]} {where_to}"
-    if event == "dtmf":
-        return f"pressed {message['dtmf']['digit']}"
-    return INTERRUPTION if event == "clear" else ""
+    match message:
+        case {"event": "mark", "mark": {"name": name}}:
+            # Twilio numbers what it sends.
+            return f"mark {name[:20]} {'back' if 'sequenceNumber' in message else 'set'}"
+        case {"event": "dtmf", "dtmf": {"digit": digit}}:
+            return f"pressed {digit}"
+        case {"event": "clear"}:
+            return INTERRUPTION
+    return ""
 
 
 def labelled(events: list[tuple[float, str]]) -> tuple[list[tuple[float, str, int]], int]:
@@ -140,12 +139,10 @@ def x(secs: float) -> float:
 
 def outline(samples: np.ndarray, leg: int) -> str:
     """Returns a vertical line for each column of sound, from its lowest sample to its highest."""
-    size = round(COLUMN_SECS * RATE)
-    columns = samples[: len(samples) // size * size].reshape(-1, size)
-    middle = 20 + LEG_PIXELS * (leg + 0.5)
-    scale = LEG_PIXELS / 2 / FULL_SCALE
+    columns = samples[: len(samples) // COLUMN * COLUMN].reshape(-1, COLUMN) / 32768
+    middle, scale = 20 + LEG_PIXELS * (leg + 0.5), LEG_PIXELS / 2
     return "".join(
-        f"M{x(number * COLUMN_SECS):.1f} {middle - scale * column.max():.1f}"
+        f"M{x(number * COLUMN / RATE):.1f} {middle - scale * column.max():.1f}"
         f"V{middle - scale * column.min() + 0.5:.1f}"
         for number, column in enumerate(columns)
     )

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from caller import ACCOUNT_SID, WireLog, place_stream_call
+from caller import WireLog, place_call
+from dialing import ACCOUNT_SID
 from fastapi import FastAPI
-from listening import RATE, STEP, Heard, Played, audio_in, compare, play, resampled
+from listening import SPEECH, STEP, Heard, Played, audio_in, compare, play, resampled, samples_of
+from local_services import MODEL_RATE, sentence
+from player import RATE
 from streamdouble import audio
 from streamdouble.protocol import StreamIdentity
 from streamdouble.scenario import Say, Scenario, Step, Wait
-from talking_bot import MODEL_RATE, SPEECH, Bot, sentence
+from talking_bot import Bot
 
-from pipecat_twilio import install, ulaw, uninstall
+from pipecat_twilio import install, uninstall
 
 BOTS = ("Pipecat's", "one import swapped", "everything installed")
 QUESTION_FRAMES = slice(44, 86)  # of speech.wav, 20 ms each: "Can you hear me"
@@ -67,7 +70,7 @@ class Conversation:
             said is not there when the caller has stopped.
         """
         sent, given = audio_in(self.log.sent), self.bot.model_heard
-        said = np.frombuffer(ulaw.decode(b"".join(piece for _, piece in sent)), "<i2").astype(float)
+        said = samples_of(b"".join(piece for _, piece in sent))
         pcm = np.frombuffer(b"".join(piece for _, piece in given), "<i2").astype(float)
         heard = resampled(pcm, MODEL_RATE, RATE)
         size = 2 * max(len(said), len(heard))
@@ -103,10 +106,6 @@ async def converse(port: int, app: FastAPI, answers: int, **parameters: object) 
     question = Say(Path("-"), audio.wav_to_ulaw_frames(SPEECH)[QUESTION_FRAMES])
     steps: list[Step] = [Wait(0.5), *[question, Wait(TURN_SECS)] * answers]
     identity = StreamIdentity(account_sid=ACCOUNT_SID)
-    log, _ = await place_stream_call(
-        f"ws://127.0.0.1:{port}/",
-        Scenario("ask", steps),
-        identity,
-        {name: str(value) for name, value in parameters.items()},
-    )
+    url, scenario = f"ws://127.0.0.1:{port}/", Scenario("ask", steps)
+    log, _ = await place_call(url, scenario, identity, **parameters)
     return Conversation(log, app.state.bots[identity.call_sid])

@@ -8,13 +8,15 @@ by its sound.
 import itertools
 from base64 import b64decode
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from player import RATE, Player
 
 from pipecat_twilio import ulaw
 
-RATE = 8000  # of the audio here, in Hz; a sample is also a byte of mu-law
+SPEECH = Path(__file__).parent / "speech.wav"
 STEP, WINDOW = 80, 240  # samples
 SEARCH_SECS = 1.5  # how much later, beyond its own time, a sound may come than the one before it
 ALIKE = 0.9  # a correlation: the same sound is above 0.95, other ones below 0.85
@@ -50,20 +52,19 @@ class Played:
 
 def play(log: Messages, start: float, end: float) -> Played:
     """Plays the media messages from `start` to `end`, in seconds, as Twilio does."""
-    length = round((end - start) * RATE)
-    samples, is_playing = np.zeros(length), np.zeros(length, bool)
-    free = 0
+    player = Player(start)
     for at, message in log:
-        now = round((at - start) * RATE)
         if message["event"] == "clear":
-            samples[now:], is_playing[now:], free = 0, False, now
+            player.clear(at)
         elif message["event"] == "media":
-            pcm = np.frombuffer(ulaw.decode(b64decode(message["media"]["payload"])), "<i2")
-            begin = max(free, now)
-            free = begin + len(pcm)
-            is_playing[begin:free] = True
-            samples[begin:free] = pcm[: max(0, length - begin)]
-    return Played(samples, is_playing)
+            player.add(b64decode(message["media"]["payload"]), at)
+    played, is_playing = player.take(round((end - start) * RATE))
+    return Played(samples_of(played), np.frombuffer(is_playing, bool))
+
+
+def samples_of(codes: bytes) -> np.ndarray:
+    """Returns the samples of mu-law."""
+    return np.frombuffer(ulaw.decode(codes), "<i2").astype(float)
 
 
 def resampled(samples: np.ndarray, in_rate: int, out_rate: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """How Twilio reaches a bot: the voice webhook, its TwiML, and the signature."""
 
-import asyncio
 import hmac
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -11,16 +10,17 @@ from xml.etree import ElementTree as ET
 import aiohttp
 from yarl import URL
 
+ACCOUNT_SID = "AC" + "0" * 32
 ANSWER_SECS = 5.0  # limit of a connection's or a webhook's answer; Twilio itself waits for 15
 _MAX_TWIML_BYTES = 1 << 16  # Source: https://www.twilio.com/docs/api/errors/11750
 
 
-class CannotCallError(Exception):
-    """The bot cannot be called; the text is one sentence for the page."""
+class CallError(Exception):
+    """The bot cannot be called; the text is one sentence that says why."""
 
 
 @dataclass(frozen=True)
-class Bot:
+class CalledBot:
     """Where a bot is, and what Twilio would tell it.
 
     Args:
@@ -33,7 +33,7 @@ class Bot:
     """
 
     url: str
-    account_sid: str
+    account_sid: str = ACCOUNT_SID
     auth_token: str = field(default="", repr=False)
     caller: str = "+15005550006"
     called: str = "+15005550001"
@@ -58,16 +58,14 @@ class Bot:
         return {"X-Twilio-Signature": b64encode(digest).decode()}
 
 
-async def find_stream(
-    session: aiohttp.ClientSession, bot: Bot, call_sid: str
-) -> tuple[str, dict[str, str]]:
+async def find_stream(bot: CalledBot, call_sid: str) -> tuple[str, dict[str, str]]:
     """Asks the bot's webhook, if that is its address, where to stream the call to.
 
     Returns:
         The URL of the stream, and its custom parameters.
 
     Raises:
-        CannotCallError: The webhook cannot be reached, or its answer opens no stream.
+        CallError: The webhook cannot be reached, or its answer opens no stream.
     """
     if bot.url.startswith("ws"):
         return bot.url, bot.parameters
@@ -81,24 +79,24 @@ async def find_stream(
         "To": bot.called,
     }
     try:
-        async with session.post(
-            URL(bot.url, encoded=True),
-            data=form,
-            headers=bot.signature(bot.url, form),
-            timeout=aiohttp.ClientTimeout(total=ANSWER_SECS),
-        ) as response:
-            twiml = ""
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECS)) as session,
+            session.post(
+                URL(bot.url, encoded=True), data=form, headers=bot.signature(bot.url, form)
+            ) as response,
+        ):
+            twiml = b""
             async for chunk in response.content.iter_chunked(_MAX_TWIML_BYTES):
-                twiml += chunk.decode(errors="replace")
+                twiml += chunk
                 if len(twiml) >= _MAX_TWIML_BYTES:
                     break
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise CannotCallError(_sentence("webhook", bot.url, error)) from None
+        raise CallError(explain("webhook", bot.url, error)) from None
     if not 200 <= response.status < 300:
-        raise CannotCallError(
+        raise CallError(
             f"The bot's webhook answered with status {response.status} (Twilio error 11200)."
         )
-    return read_twiml(twiml, bot.url)
+    return read_twiml(twiml.decode(errors="replace"), bot.url)
 
 
 def read_twiml(twiml: str, base_url: str) -> tuple[str, dict[str, str]]:
@@ -109,59 +107,37 @@ def read_twiml(twiml: str, base_url: str) -> tuple[str, dict[str, str]]:
         base_url: What a relative address of a stream is relative to.
 
     Raises:
-        CannotCallError: It is no XML, or has no bidirectional stream.
+        CallError: It is not XML, or has no bidirectional stream.
     """
     try:
         if "<!DOCTYPE" in twiml:  # entities, which can grow without limit, are only possible there
-            raise CannotCallError("The bot's webhook answered with a document type, not TwiML.")
+            raise CallError("The bot's webhook answered with a document type, not TwiML.")
         root = ET.fromstring(twiml.strip())  # noqa: S314  # no entities
-    except ET.ParseError as error:
-        raise CannotCallError(
-            f"The bot's webhook answered with no XML (Twilio error 12100): {error}."
-        ) from None
-    stream = root.find("Connect/Stream") if root.tag == "Response" else None
-    url = stream.get("url", "").strip() if stream is not None else ""
-    if stream is None or not url:
-        raise CannotCallError("The bot's TwiML has no <Connect><Stream url=...>.")
-    try:
+        stream = root.find("Connect/Stream") if root.tag == "Response" else None
+        if stream is None or not (url := stream.get("url", "").strip()):
+            raise CallError("The bot's TwiML has no <Connect><Stream url=...>.")
         url = urljoin(base_url.replace("http", "ws", 1), url)
         query = urlsplit(url).query
+    except ET.ParseError as error:
+        text = f"The bot's webhook did not answer with XML (Twilio error 12100): {error}."
+        raise CallError(text) from None
     except ValueError:
-        raise CannotCallError(f"The stream's address in the bot's TwiML is none: {url}.") from None
+        raise CallError(f"The stream's address in the bot's TwiML is not valid: {url}.") from None
     if not url.startswith(("ws://", "wss://")):
-        raise CannotCallError(f"The stream's address in the bot's TwiML is not wss://: {url}.")
+        raise CallError(f"The stream's address in the bot's TwiML is not wss://: {url}.")
     if query:
-        raise CannotCallError(
+        raise CallError(
             "The stream's address in the bot's TwiML has a query string, which Twilio does not "
             "support (Twilio error 31920): use <Parameter>."
         )
-    parameters = stream.iterfind("Parameter")
-    return url, {p.get("name", ""): p.get("value", "") for p in parameters}
+    return url, {p.get("name", ""): p.get("value", "") for p in stream.iterfind("Parameter")}
 
 
-async def open_stream(
-    session: aiohttp.ClientSession, bot: Bot, url: str
-) -> aiohttp.ClientWebSocketResponse:
-    """Opens the WebSocket of a call.
-
-    Raises:
-        CannotCallError: There is nothing at that address, or no WebSocket.
-    """
-    try:
-        async with asyncio.timeout(ANSWER_SECS):
-            return await session.ws_connect(
-                URL(url, encoded=True),
-                headers=bot.signature(url),
-                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-            )
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise CannotCallError(_sentence("stream", url, error)) from None
-
-
-def _sentence(what: str, url: str, error: Exception) -> str:
+def explain(what: str, url: str, error: Exception) -> str:
+    """Returns a sentence that says why the bot's webhook or stream cannot be reached."""
     if isinstance(error, TimeoutError):
         return f"The bot does not answer: its {what} at {url} sent nothing for {ANSWER_SECS:.0f} s."
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, ConnectionRefusedError | aiohttp.ClientConnectorError):
         return f"The bot is not there: nothing listens at {url}."
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return (
@@ -172,4 +148,4 @@ def _sentence(what: str, url: str, error: Exception) -> str:
         return f"The bot closed the connection at once: its {what} at {url} gave no answer."
     if isinstance(error, ValueError):
         return f"The bot cannot be called: the address of its {what} is not valid: {url}."
-    return f"What listens at {url} is no bot: it does not speak HTTP."
+    return f"What listens at {url} is not a bot: it does not speak HTTP."

@@ -6,37 +6,30 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import aiohttp
-from dialing import Bot, CannotCallError, find_stream, open_stream
-from player import Player
-from recording import Recording
-from response_times import ResponseTimes, peak
-from wire import (
-    RATE,
-    SILENCE,
-    STEP_BYTES,
-    STEP_MS,
-    Clear,
-    Mark,
-    Media,
-    RefusedMessageError,
-    TwilioStream,
-    read,
-)
+import numpy as np
+from dialing import ANSWER_SECS, CalledBot, CallError, explain, find_stream
+from listening import samples_of
+from player import RATE, SILENCE, Player
+from recording import wav
+from streamdouble.protocol import MediaStreamEncoder, StreamIdentity
+from yarl import URL
 
+from phone.messages import MEDIA_DISCARDED, Clear, Mark, Media, RefusedMessageError, read
+from phone.response_times import ResponseTimes
 from pipecat_twilio import SincResampler, ulaw
 
+STEP_SECS = 0.02
+STEP = round(RATE * STEP_SECS)
 AT_ONCE_SECS = 1.0  # a bot that closes earlier and sent nothing has refused the call
 SILENT_SECS = 5.0  # after which the page is told that nothing has come from the bot
 MAX_GAP_SECS = 1.0  # in the bot's speech; more is a pause between two turns
 MAX_LATE_SECS = 2.0  # such as after the machine slept: too much to catch up
 MAX_WARNINGS = 50  # different ones in a call
+MAX_RECORDED = 3600 * RATE  # samples of a leg: an hour
 
 # The page's clock is not ours: so much of the caller is kept before the first step is sent, and
 # when there is too much, the oldest is dropped.
-_KEPT_BYTES = 3 * STEP_BYTES
-_MAX_KEPT_BYTES = 10 * STEP_BYTES
-
-_SILENT_STEP = SILENCE * STEP_BYTES
+_KEPT, _MAX_KEPT = 3 * STEP, 10 * STEP
 _NORMAL_CLOSE_CODES = (1000, 1001)  # RFC 6455, section 7.4.1
 
 
@@ -48,14 +41,11 @@ class PhoneCall:
         page_rate: Rate in Hz of the PCM that the page sends and plays.
         tell: Sends an event, with what belongs to it, to the page.
         play: Sends PCM to the page.
-
-    Raises:
-        ValueError: `page_rate` cannot be converted.
     """
 
     def __init__(
         self,
-        bot: Bot,
+        bot: CalledBot,
         page_rate: int,
         *,
         tell: Callable[..., Awaitable[None]],
@@ -66,7 +56,8 @@ class PhoneCall:
         self._play = play
         self._from_page = SincResampler(page_rate, RATE, clear_after_secs=None)
         self._to_page = SincResampler(RATE, page_rate, clear_after_secs=None)
-        self._stream = TwilioStream(bot.account_sid)
+        self._identity = StreamIdentity(account_sid=bot.account_sid)
+        self._encoder = MediaStreamEncoder(self._identity)
         self._unsent = bytearray()  # the caller's mu-law
         self._is_flowing = False  # whether enough of it was there to begin with
         self._keys: list[str] = []
@@ -74,19 +65,23 @@ class PhoneCall:
         self._gaps_ms: list[int] = []
         self._warnings: set[str] = set()
         self._has_bot_sent = False
+        self._caller_heard, self._bot_heard = bytearray(), bytearray()  # mu-law, recorded
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.recording = Recording()
 
     @property
     def call_sid(self) -> str:
         """Identifies the call."""
-        return self._stream.call_sid
+        return self._identity.call_sid
+
+    def recording(self) -> bytes:
+        """Returns what was said up to now as a WAV file: the caller left, the bot right."""
+        return wav(samples_of(self._caller_heard), samples_of(self._bot_heard))
 
     def hear(self, pcm: bytes) -> None:
         """Takes the next PCM from the page's microphone."""
-        self._unsent += ulaw.encode(self._from_page.process(pcm))
-        if len(self._unsent) > _MAX_KEPT_BYTES:
-            del self._unsent[:-_KEPT_BYTES]
+        self._unsent += ulaw.encode(self._from_page.process(pcm[: len(pcm) // 2 * 2]))
+        if len(self._unsent) > _MAX_KEPT:
+            del self._unsent[:-_KEPT]
 
     def press(self, key: str) -> None:
         """Presses a key."""
@@ -107,14 +102,14 @@ class PhoneCall:
 
     async def _call(self, session: aiohttp.ClientSession) -> None:
         try:
-            url, parameters = await find_stream(session, self._bot, self.call_sid)
-            self._stream.custom_parameters = parameters
-            self._socket = await open_stream(session, self._bot, url)
-        except CannotCallError as error:
+            url, self._parameters = await find_stream(self._bot, self.call_sid)
+            self._socket = await self._open_stream(session, url)
+        except CallError as error:
             self.hang_up(str(error))
             return
         self._started = time.monotonic()
-        self._player = Player(self._started)
+        # Senders that keep pace do so by timers, and it would click each time that one is late.
+        self._player = Player(self._started, hold_secs=STEP_SECS)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._receive())
@@ -123,53 +118,68 @@ class PhoneCall:
             # The socket may be closed already, and a bot that reads nothing would block it.
             with suppress(aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(1):
-                    await self._socket.send_str(self._stream.stop())
+                    if self._encoder.started:
+                        await self._socket.send_json(self._encoder.stop())
             await self._socket.close()
+
+    async def _open_stream(
+        self, session: aiohttp.ClientSession, url: str
+    ) -> aiohttp.ClientWebSocketResponse:
+        try:
+            async with asyncio.timeout(ANSWER_SECS):
+                return await session.ws_connect(
+                    URL(url, encoded=True),
+                    headers=self._bot.signature(url),
+                    timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+                )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise CallError(explain("stream", url, error)) from None
 
     async def _send(self) -> None:
         """Sends the caller's leg and plays the bot's, a step of each every 20 ms."""
+        send, encoder = self._socket.send_json, self._encoder
         steps = 0
         with suppress(aiohttp.ClientError):  # `_receive` says why the socket is closed
-            await self._socket.send_str(self._stream.connected())
-            await self._socket.send_str(self._stream.start())
+            await send(encoder.connected())
+            await send(encoder.start(custom_parameters=self._parameters))
             await self._tell("talking")
             while True:
                 steps += 1
-                late_secs = time.monotonic() - self._started - steps * STEP_MS / 1000
+                late_secs = time.monotonic() - self._started - steps * STEP_SECS
                 if late_secs > MAX_LATE_SECS:
                     self.hang_up(f"The phone stood still for {late_secs:.0f} s.")
                 await asyncio.sleep(-late_secs)
                 caller_step = self._next_of_caller()
-                await self._socket.send_str(self._stream.media(caller_step))
+                await send(encoder.media(caller_step))
                 while self._keys:
-                    await self._socket.send_str(self._stream.dtmf(self._keys.pop(0)))
+                    await send(encoder.dtmf(self._keys.pop(0)))
                 await self._echo(self._player.played_marks(time.monotonic()))
-                await self._show(caller_step, self._player.take_step())
-                if steps * STEP_MS == SILENT_SECS * 1000 and not self._has_bot_sent:
+                await self._show(caller_step)
+                if steps == round(SILENT_SECS / STEP_SECS) and not self._has_bot_sent:
                     text = f"The bot has sent nothing for {SILENT_SECS:.0f} s."
                     await self._tell("notice", text=text)
 
     def _next_of_caller(self) -> bytes:
-        if len(self._unsent) >= _KEPT_BYTES:
+        if len(self._unsent) >= _KEPT:
             self._is_flowing = True
-        elif len(self._unsent) < STEP_BYTES:
+        elif len(self._unsent) < STEP:
             self._is_flowing = False
         if not self._is_flowing:
-            return _SILENT_STEP
-        step = bytes(self._unsent[:STEP_BYTES])
-        del self._unsent[:STEP_BYTES]
+            return SILENCE * STEP
+        step = bytes(self._unsent[:STEP])
+        del self._unsent[:STEP]
         return step
 
-    async def _show(self, caller_step: bytes, bot_step: bytes | None) -> None:
+    async def _show(self, caller_step: bytes) -> None:
         """Gives the page a step of both legs: to hear, to draw, and what is measured of it."""
-        caller_pcm = ulaw.decode(caller_step)
-        bot_pcm = ulaw.decode(bot_step or _SILENT_STEP)
-        self.recording.add(caller_step, bot_step or _SILENT_STEP)
-        await self._play(self._to_page.process(bot_pcm))
-        await self._tell(
-            "step", caller=peak(caller_pcm), bot=None if bot_step is None else peak(bot_pcm)
-        )
-        delay_ms = self._response_times.add(caller_pcm, bot_pcm)
+        bot_step, is_playing = self._player.take(STEP)
+        if len(self._bot_heard) < MAX_RECORDED:
+            self._caller_heard += caller_step
+            self._bot_heard += bot_step
+        caller, bot = samples_of(caller_step), samples_of(bot_step)
+        await self._play(self._to_page.process(ulaw.decode(bot_step)))
+        await self._tell("step", caller=peak(caller), bot=peak(bot) if any(is_playing) else None)
+        delay_ms = self._response_times.add(caller, bot)
         if delay_ms is not None:
             await self._tell("answer", ms=delay_ms, median_ms=self._response_times.median_ms)
 
@@ -180,9 +190,11 @@ class PhoneCall:
                 break
             self._has_bot_sent = True
             try:
-                await self._act_on(read(message.data, self._stream.stream_sid))
+                await self._act_on(read(message.data, self._identity.stream_sid))
             except RefusedMessageError as warning:
-                await self._warn(warning)
+                await self._warn(warning.code, str(warning))
+            except OverflowError as warning:
+                await self._warn(MEDIA_DISCARDED, str(warning))
             except aiohttp.ClientError:  # it is closed, so there is nobody to send a mark to
                 break
         code = self._socket.close_code
@@ -199,15 +211,12 @@ class PhoneCall:
             case Media():
                 gap_secs = self._player.add(message.media.payload, now)
                 if 0 < gap_secs <= MAX_GAP_SECS:
-                    self._gaps_ms.append(round(gap_secs * 1000))
-                    await self._tell(
-                        "gap",
-                        ms=self._gaps_ms[-1],
-                        count=len(self._gaps_ms),
-                        sum_ms=sum(self._gaps_ms),
-                    )
+                    ms = round(gap_secs * 1000)
+                    self._gaps_ms.append(ms)
+                    total = sum(self._gaps_ms)
+                    await self._tell("gap", ms=ms, count=len(self._gaps_ms), sum_ms=total)
             case Mark():
-                self._player.mark(message.mark.name, now)
+                self._player.mark(message.mark.name)
                 await self._echo(self._player.played_marks(now))
             case Clear():
                 marks = self._player.clear(now)
@@ -216,11 +225,15 @@ class PhoneCall:
 
     async def _echo(self, marks: list[str]) -> None:
         for name in marks:
-            await self._socket.send_str(self._stream.mark(name))
+            await self._socket.send_json(self._encoder.mark(name))
             await self._tell("mark", name=name)
 
-    async def _warn(self, warning: RefusedMessageError) -> None:
-        text = str(warning)
+    async def _warn(self, code: int, text: str) -> None:
         if text not in self._warnings and len(self._warnings) < MAX_WARNINGS:
             self._warnings.add(text)
-            await self._tell("warning", code=warning.code, text=text)
+            await self._tell("warning", code=code, text=text)
+
+
+def peak(samples: np.ndarray) -> float:
+    """Returns the largest sample, from 0 to 1."""
+    return float(np.abs(samples).max()) / 32768

@@ -4,27 +4,30 @@ It serves this machine only, and its own page only: a foreign site's script can 
 by its own origin or by a host name that it makes lead here.
 """
 
-import hmac
-from base64 import b64decode
+import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
-from dialing import Bot
-from page_line import PageLine
+from dialing import CalledBot
+from listening import SPEECH
+from rest_api import RestApi
 
-if TYPE_CHECKING:
-    from phone_call import PhoneCall
+from phone.call import PhoneCall
 
 HERE = Path(__file__).parent
 FILES = {
     "/": HERE / "page.html",
     "/page.css": HERE / "page.css",
     "/page.js": HERE / "page.js",
-    "/speech.wav": HERE.parent / "speech.wav",
+    "/speech.wav": SPEECH,
 }
+KEYS = frozenset("0123456789*#")
+RATES = range(8000, 192_001, 25)  # Hz; all that browsers have, and all can be converted
 HEARTBEAT_SECS = 10  # by then it is noticed that a page is gone
 MAX_MESSAGE_BYTES = 1 << 16  # from the page: 20 ms of PCM at 192 kHz are 7680
 
@@ -52,7 +55,7 @@ class PhoneServer:
         port: The port, 0 for a free one.
     """
 
-    def __init__(self, bot: Bot, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, bot: CalledBot, host: str = "127.0.0.1", port: int = 0) -> None:
         self.bot = bot
         self._host = host
         self._port = port
@@ -64,7 +67,8 @@ class PhoneServer:
             app.router.add_get(path, self._file)
         app.router.add_get("/page", self._page)
         app.router.add_get("/recordings/{call_sid}.wav", self._recording)
-        app.router.add_post("/2010-04-01/Accounts/{account_sid}/Calls/{call_sid}.json", self._rest)
+        api = RestApi(bot.account_sid, bot.auth_token, self._hang_up)
+        app.router.add_post(RestApi.PATH, api.update)
         self._runner = web.AppRunner(app, shutdown_timeout=1)
 
     async def __aenter__(self) -> Self:
@@ -107,47 +111,85 @@ class PhoneServer:
         if call is None:
             raise web.HTTPNotFound(text="The recording is kept until the next call.\n")
         disposition = {"Content-Disposition": 'attachment; filename="call.wav"'}
-        return web.Response(
-            body=call.recording.wav(), content_type="audio/wav", headers=disposition
-        )
+        return web.Response(body=call.recording(), content_type="audio/wav", headers=disposition)
 
-    async def _rest(self, request: web.Request) -> web.StreamResponse:
-        """Ends a call as Twilio's REST API does.
-
-        Source: https://www.twilio.com/docs/voice/api/call-resource#update-a-call-resource
-        """
-        account_sid, call_sid = request.match_info["account_sid"], request.match_info["call_sid"]
-        if not self._may_end_calls(request.headers.get("Authorization", "")):
-            return web.json_response({"code": 20003, "message": "Authenticate"}, status=401)
-        call = self._calls.get(call_sid)
-        if call is None or account_sid != self.bot.account_sid:
-            return web.json_response({"code": 20404, "message": "not found"}, status=404)
-        if (await request.post()).get("Status") != "completed":
-            return web.json_response({"code": 20001, "message": "Status"}, status=400)
-        call.hang_up("The bot hung up.")
-        return web.json_response({"sid": call_sid, "status": "completed"})
-
-    def _may_end_calls(self, authorization: str) -> bool:
-        """Checks an auth token; accepts any API key, since its secret is not known here."""
-        try:
-            login = b64decode(authorization.removeprefix("Basic "), validate=True).decode()
-        except ValueError:
-            return False
-        name, _, password = login.partition(":")
-        if name.startswith("SK") or not self.bot.auth_token:
-            return bool(name and password)
-        own_login = f"{self.bot.account_sid}:{self.bot.auth_token}"
-        return hmac.compare_digest(login.encode(), own_login.encode())
+    def _hang_up(self, call_sid: str) -> bool:
+        if call := self._calls.get(call_sid):
+            call.hang_up("The bot hung up.")
+        return call is not None
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        """Talks with one page: events as JSON, PCM of both legs as binary messages."""
+        """Talks with one page: orders and events as JSON, PCM of both legs as binary messages."""
         if "Origin" not in request.headers:
             raise web.HTTPForbidden(text="This is for a browser only.\n")
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECS, max_msg_size=MAX_MESSAGE_BYTES)
         await socket.prepare(request)
         self._sockets.add(socket)
         try:
-            await PageLine(socket, self.bot, self._calls, self._last_calls).run()
+            await _Line(socket, self.bot, self._calls, self._last_calls).run()
         finally:
             self._sockets.remove(socket)
         return socket
+
+
+class _Line:
+    """The line to one open page, which makes one call at a time."""
+
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        bot: CalledBot,
+        calls: dict[str, PhoneCall],
+        last_calls: dict[str, PhoneCall],
+    ) -> None:
+        self._socket = socket
+        self._bot = bot
+        self._calls = calls
+        self._last_calls = last_calls
+        self._call: PhoneCall | None = None
+        self._last_call_sid = ""
+
+    async def run(self) -> None:
+        """Does what the page asks for, until it closes."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._tell("ready", bot=self._bot.url)
+                async for message in self._socket:
+                    if message.type is aiohttp.WSMsgType.BINARY and self._call is not None:
+                        self._call.hear(message.data)
+                    elif message.type is aiohttp.WSMsgType.TEXT:
+                        self._do(json.loads(message.data), group)
+                if self._call is not None:
+                    self._call.hang_up("The page was closed.")
+        finally:
+            self._last_calls.pop(self._last_call_sid, None)
+
+    def _do(self, order: Any, group: asyncio.TaskGroup) -> None:
+        match order, self._call:
+            case {"do": "call", "rate": int(rate)}, None if rate in RATES:
+                self._call = PhoneCall(self._bot, rate, tell=self._tell, play=self._play)
+                group.create_task(self._make(self._call))
+            case {"do": "press", "key": str(key)}, PhoneCall() as call if key in KEYS:
+                call.press(key)
+            case {"do": "hang up"}, PhoneCall() as call:
+                call.hang_up("You hung up.")
+
+    async def _make(self, call: PhoneCall) -> None:
+        self._last_calls.pop(self._last_call_sid, None)
+        self._last_call_sid = call.call_sid
+        self._calls[call.call_sid] = self._last_calls[call.call_sid] = call
+        await self._tell("calling", call_sid=call.call_sid)
+        try:
+            sentence = await call.run()
+        finally:
+            del self._calls[call.call_sid]
+            self._call = None
+        await self._tell("ended", text=sentence)
+
+    async def _tell(self, event: str, **details: Any) -> None:
+        with suppress(aiohttp.ClientError, ConnectionError):  # a closed page hears nothing
+            await self._socket.send_json({"event": event, **details})
+
+    async def _play(self, pcm: bytes) -> None:
+        with suppress(aiohttp.ClientError, ConnectionError):
+            await self._socket.send_bytes(pcm)

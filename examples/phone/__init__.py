@@ -1,0 +1,1 @@
+"""A telephone in the browser, for bots that Twilio would call."""

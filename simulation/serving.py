@@ -1,0 +1,61 @@
+"""Serves bots on loopback."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import aiohttp
+import uvicorn
+from fastapi import FastAPI
+
+START_SECS = 60  # a bot loads all of Pipecat
+
+
+@asynccontextmanager
+async def serve(app: FastAPI, port: int = 0) -> AsyncIterator[int]:
+    """Serves a web application in this event loop; gives its port."""
+    config = uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@contextmanager
+def serve_in_thread(app: FastAPI, port: int = 0) -> Iterator[int]:
+    """Serves a web application in a thread of its own, whose event loop may be held up."""
+    ready = threading.Event()
+    loop, done = asyncio.new_event_loop(), asyncio.Event()
+
+    async def run() -> None:
+        nonlocal port
+        async with serve(app, port) as port:
+            ready.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread.start()
+    ready.wait()
+    try:
+        yield port
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join()
+        loop.close()
+
+
+async def wait_until_served(url: str) -> None:
+    """Returns when a server that is starting answers."""
+    async with asyncio.timeout(START_SECS), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(url):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.1)
