@@ -1,14 +1,13 @@
 """Pipecat's stream resampler interface on `SincResampler`: a delay of 4 ms at all rates."""
 
 from collections.abc import Callable
-from numbers import Integral
 from time import monotonic
 from typing import Any
 
 from pipecat.audio.resamplers.base_audio_resampler import BaseAudioResampler
 
 from pipecat_twilio.audio.resampler import SincResampler
-from pipecat_twilio.audio.samples import SampleJoiner
+from pipecat_twilio.audio.samples import SampleJoiner, positive_int
 
 DELAY_SECS = 0.004
 """The delay. It is the telephone filter's, so that all audio of a call has the same delay."""
@@ -33,17 +32,17 @@ class SincStreamResampler(BaseAudioResampler):
     0.1 dB up to `rate / 2 - 600` Hz (7.4 kHz from 24 to 16 kHz), and at least 84 dB down from
     `rate / 2` on. Equal rates return the bytes unchanged.
 
-    The rates may change at any time. If `out_rate` stays the same, the audio that the filter still
-    holds is then returned in front of the new audio. If it changes, that audio is dropped: it has
-    a rate that the caller no longer expects. Call `flush` first to get those 4 ms.
+    The rates may change at any time, which starts a new stream: the audio that the filter still
+    holds is dropped. Call `flush` first to get those 4 ms.
 
     A chunk may end in the middle of a sample: its last byte waits for the next chunk.
 
     Args:
         quality: Ignored; Pipecat's resampler takes it.
         clear_after_secs: A chunk that comes later than this after the previous one starts a new
-            stream: the filter's tail is returned in front of it, and the old audio has no effect
-            on it. None never starts a new stream. Default 0.2, as Pipecat's.
+            stream: the old audio has no effect on it. None never starts a new stream. Default
+            0.2, as Pipecat's.
+        clock: Returns the time in seconds, to recognise pauses. Default `time.monotonic`.
         kwargs: Ignored; other arguments of Pipecat's resampler.
 
     Raises:
@@ -59,8 +58,8 @@ class SincStreamResampler(BaseAudioResampler):
         **kwargs: Any,
     ) -> None:
         del quality, kwargs
-        self._clock = clock
         self._clear_after_secs = clear_after_secs
+        self._clock = clock
         self._rates: tuple[float, float] | None = None
         # Until the first audio tells the rates: a placeholder that holds nothing.
         self._resampler = SincResampler(8000, 8000, clear_after_secs=clear_after_secs)
@@ -78,16 +77,18 @@ class SincStreamResampler(BaseAudioResampler):
             Samples of the same format at `out_rate`.
 
         Raises:
-            ValueError: A rate is not a positive whole number.
+            ValueError: A rate is not a positive whole number, or `SincResampler` refuses the two.
         """
-        tail = b""
-        if (in_rate, out_rate) != self._rates:
-            tail = self._change_rates(in_rate, out_rate)
+        rates = (in_rate, out_rate)
+        if rates != self._rates:
+            self._resampler = self._new_resampler(*rates)
+            self._rates = rates
+        if in_rate == out_rate:
+            return audio
         now = self._clock()
         if len(audio) % 2 or self._joiner.kept:
-            audio = self._joiner.join(bytes(audio), 2, self._rates, now)
-        pcm = audio if in_rate == out_rate else self._resampler.process(audio, now)
-        return tail + pcm if tail else pcm
+            audio = self._joiner.join(bytes(audio), 2, rates, now)
+        return self._resampler.process(audio, now)
 
     async def flush(self) -> bytes:
         """Returns the audio that the filter still holds, and starts a new stream.
@@ -103,25 +104,12 @@ class SincStreamResampler(BaseAudioResampler):
         self._joiner.clear()
         self._resampler.reset()
 
-    def _change_rates(self, in_rate: float, out_rate: float) -> bytes:
-        """Makes a filter for new rates; returns the old one's tail if `out_rate` is the same."""
-        lower_rate = min(_hertz("in_rate", in_rate), _hertz("out_rate", out_rate))
-        num_zeros = min(max(MIN_ZEROS, round(DELAY_SECS * lower_rate)), MAX_ZEROS)
-        resampler = SincResampler(
-            int(in_rate),
-            int(out_rate),
+    def _new_resampler(self, in_rate: float, out_rate: float) -> SincResampler:
+        rates = positive_int("in_rate", in_rate), positive_int("out_rate", out_rate)
+        num_zeros = min(max(MIN_ZEROS, round(DELAY_SECS * min(rates))), MAX_ZEROS)
+        return SincResampler(
+            *rates,
             clear_after_secs=self._clear_after_secs,
             num_zeros=num_zeros,
             rolloff=1 - CUTOFF_ZEROS / num_zeros,
         )
-        fits = out_rate == self._resampler.out_rate
-        tail = self._resampler.flush()
-        self._rates, self._resampler = (in_rate, out_rate), resampler
-        return tail if fits else b""
-
-
-def _hertz(name: str, rate: float) -> int:
-    """Returns a whole rate as an int; `SincResampler` checks that it is positive."""
-    if not isinstance(rate, Integral) and not (isinstance(rate, float) and rate.is_integer()):
-        raise ValueError(f"{name} must be a whole number of Hz, got {rate!r}")
-    return int(rate)

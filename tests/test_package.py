@@ -137,20 +137,6 @@ class TestTheBaselinePath:
 
     ENVIRONMENT = {"PIPECAT_TWILIO_VECTORS": "baseline"}  # noqa: RUF012  # nobody changes it
 
-    def test_it_passes_all_tests_of_the_codec_and_the_resampler(self) -> None:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-                TESTS / "audio",
-            ],
-            check=False,
-            cwd=TESTS.parent,
-            env=os.environ | self.ENVIRONMENT,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout
-
     @pytest.mark.parametrize(
         "rates", [(8000, 16000), (8000, 24000), (24000, 8000), (48000, 8000), (44100, 8000)]
     )
@@ -170,7 +156,3 @@ print(ulaw.encode(pcm).hex(), SincResampler{rates}.process(pcm).hex())
         assert encoded == ulaw.encode(pcm)
         ours = np.frombuffer(SincResampler(*rates).process(pcm), "<i2").astype(int)
         assert np.abs(ours - np.frombuffer(resampled, "<i2")).max() <= 1
-
-
-def test_both_modules_took_the_same_path() -> None:
-    assert ulaw.vector_path == resampler.vector_path

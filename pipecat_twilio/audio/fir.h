@@ -1,200 +1,150 @@
-/* The filter of resampler.pyx. Its caller vouches for pointers and lengths.
+/* The filter of resampler.pyx. No bounds checks: pass valid pointers and lengths.
  *
- * Output m lies at m * down on a time axis of `up` ticks per input sample. The remainder of that by
- * `up` is its phase, which says which taps it is computed with; the quotient says which samples.
- * The window holds the samples from the first one that the next output needs, oldest first.
+ * Time is counted in ticks: a sample lasts `up` of them, and an output is due every `down`. The
+ * tick of an output, divided by `up`, is the first sample that it is computed from. The remainder
+ * is its phase, which says with which row of taps. fir_plain defines the filter.
  *
- * An output sums its products in the same lanes in the same order, whichever outputs are computed
- * with it. So the chunks in which samples come make no difference to any bit.
+ * Where there are vectors, two loops compute the same: fir_rounds if one rate is a multiple of the
+ * other, as on the telephone, else fir_dots. Each output sums its products in an order that does
+ * not depend on the outputs beside it. So the chunks in which samples come change no bit.
  */
-#ifndef PIPECAT_TWILIO_FIR_H
-#define PIPECAT_TWILIO_FIR_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
-
 #include "vectors.h"
 
 enum {
-    BLOCK = 1024,          /* most samples and outputs at a time: 20 ms at 48 kHz are fewer */
-    VECTORS = 10,          /* of sums: with taps and samples they fit the 16 registers of x86-64 */
-    MAX_TILE = 8 * VECTORS /* rounds that are computed together, and so how far fir_rounds reads */
+    BLOCK = 1024, /* most samples and outputs at a time: 20 ms at 48 kHz are fewer */
+    LANES = 8, /* floats in a vector; a path whose own are shorter uses two */
+    MAX_TILE = 10 * LANES, MAX_PLANES = 6, /* in fir_rounds: 48 to 8 kHz has 6 */
+    WINDOW_ROOM = BLOCK + MAX_TILE * MAX_PLANES /* beyond the taps: fir_rounds reads that far */
 };
 
 struct fir {
-    const float *bank; /* a row for each phase: `planes` times `taps` taps, a multiple of 16 */
-    float *window;     /* `planes` times `length`: sample i is in plane i % planes */
-    ptrdiff_t phases;  /* fewer than `up`: there is one more row, to interpolate between rows */
-    ptrdiff_t planes, taps, length, up, down;
-    ptrdiff_t held, phase; /* samples in the window, fewer than a row's taps; the next output's */
+    const float *bank; /* `up` rows of `taps`; the tap of the oldest sample is the first */
+    float *window;     /* the samples from the first that the next output needs, oldest first */
+    ptrdiff_t taps, up, down, held, phase; /* samples held in the window; the next output's phase */
 };
 
-/* Where planes == down, `down` samples are a round, which completes an output of each row. The
- * lanes are neighbouring rounds, so nothing is summed across lanes. Samples are volatile since GCC
- * would load them again for each of their two uses. */
-ON_EACH_PATH(fir_rounds, (const struct fir *fir, float *out, ptrdiff_t rounds),
-             (fir, out, rounds), {
-    enum { TILE = VECTORS * LANES };
-    const ptrdiff_t up = fir->up, taps = fir->taps;
-    for (ptrdiff_t n = 0; n < rounds; n += TILE, out += TILE * up) {
-        const ptrdiff_t count = rounds - n < TILE ? rounds - n : TILE;
-        const float *row = fir->bank;
-        for (ptrdiff_t r = 0; r < up; r++) {
-            V sums[VECTORS]; float outputs[TILE];
-            for (int i = 0; i < VECTORS; i++) sums[i] = (V){0};
-            for (ptrdiff_t p = 0; p < fir->planes; p++, row += taps) {
-                const float *plane = fir->window + p * fir->length + n;
+INLINE void fir_plain(const struct fir *fir, float *out, ptrdiff_t outputs) {
+    ptrdiff_t tick = fir->phase;
+    for (ptrdiff_t m = 0; m < outputs; m++, tick += fir->down) {
+        const float *row = fir->bank + tick % fir->up * fir->taps;
+        const float *x = fir->window + tick / fir->up;
+        float sums[4] = {0}; /* four of them, so that none has to wait for the product before */
+        for (ptrdiff_t k = 0; k < fir->taps; k += 4) {
+            for (int i = 0; i < 4; i++) sums[i] += row[k + i] * x[k + i];
+        }
+        out[m] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    }
+}
+
+#if HAVE_VECTORS
+typedef float V __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* fir_plain in vectors: the lanes of a sum are LANES products of one output. */
+INLINE void fir_dots(const struct fir *fir, float *out, ptrdiff_t outputs) {
+    const uint32_t up = (uint32_t)fir->up, down = (uint32_t)fir->down; /* quick to divide */
+    uint32_t tick = (uint32_t)fir->phase;
+    for (ptrdiff_t m = 0; m < outputs; m++, tick += down) {
+        const V *row = (const V *)(fir->bank + tick % up * fir->taps);
+        const V *x = (const V *)(fir->window + tick / up);
+        V sums[4] = {{0}};
+        for (ptrdiff_t k = 0; k < fir->taps / LANES; k += 4) {
+            for (int i = 0; i < 4; i++) sums[i] += row[k + i] * x[k + i];
+        }
+        const V v = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        out[m] = ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+    }
+}
+
+/* A round is `down` samples, which complete an output of each phase; `up` or `down` is 1. A plane
+ * has every `down`th sample, so samples of neighbouring rounds are neighbours in it. A tile is the
+ * rounds that are computed at a time: lane i of sums[v] is of its round v * LANES + i. */
+INLINE void fir_rounds(const struct fir *fir, float *out, ptrdiff_t outputs, const int vectors) {
+    const ptrdiff_t up = fir->up, down = fir->down, rounds = outputs / up, tile = vectors * LANES;
+    const ptrdiff_t taps = fir->taps / down, length = taps + (rounds + tile - 1) / tile * tile;
+    float planes[MAX_PLANES * 2 * 192 + WINDOW_ROOM]; /* `num_zeros` is at most 192 */
+    for (ptrdiff_t i = 0; i < length * down && down > 1; i += LANES) {
+        const float *x = fir->window + i % length * down + i / length;
+        for (int j = 0; j < LANES; j++) planes[i + j] = x[j * down];
+    }
+    for (ptrdiff_t n = 0; n < rounds; n += tile, out += tile * up) {
+        for (ptrdiff_t phase = 0; phase < up; phase++) {
+            V sums[MAX_TILE / LANES];
+            for (int v = 0; v < vectors; v++) sums[v] = (V){0};
+            for (ptrdiff_t p = 0; p < down; p++) {
+                const float *row = fir->bank + phase * fir->taps + p;
+                const float *plane = (down > 1 ? planes + p * length : fir->window) + n;
                 for (ptrdiff_t i = 0; i < taps / 2; i++) {
-                    /* Tap k + LANES uses, for a vector, what tap k uses for the vector after. */
+                    /* Taps k and k + LANES at a time: the second needs the samples of the first,
+                     * one vector on. Volatile, since GCC would load samples for each of the two. */
                     const ptrdiff_t k = i + (i & -LANES);
-                    const V t0 = row[k] - (V){0}, t1 = row[k + LANES] - (V){0}; /* in all lanes */
-                    const volatile V_anywhere *x = (const volatile V_anywhere *)(plane + k);
+                    const V t0 = row[k * down] - (V){0}, t1 = row[(k + LANES) * down] - (V){0};
+                    const volatile V *x = (const volatile V *)(plane + k);
                     V here = x[0];
-                    for (int v = 0; v < VECTORS; v++) {
-                        V next = x[v + 1];
+                    for (int v = 0; v < vectors; v++) {
+                        const V next = x[v + 1];
                         sums[v] += t0 * here;
                         sums[v] += t1 * next;
                         here = next;
                     }
                 }
             }
-            memcpy(outputs, sums, sizeof outputs);
-            for (ptrdiff_t i = 0; i < count; i++) out[i * up + r] = outputs[i];
+            const ptrdiff_t count = rounds - n < tile ? rounds - n : tile;
+            for (ptrdiff_t i = 0; i < count; i++) out[i * up + phase] = ((const float *)sums)[i];
         }
     }
-})
-
-/* Sums the lanes of each of four vectors. */
-INLINE void sum_lanes(const float *v, int lanes, float *totals) {
-#if HAVE_VECTORS
-    f32x4 s[4], ab, cd;
-    for (int i = 0; i < 4; i++, v += lanes) {
-        s[i] = *(const f32x4_anywhere *)v;
-        if (lanes == 8) s[i] += *(const f32x4_anywhere *)(v + 4);
-    }
-    ab = (f32x4){s[0][0], s[1][0], s[0][1], s[1][1]} + (f32x4){s[0][2], s[1][2], s[0][3], s[1][3]};
-    cd = (f32x4){s[2][0], s[3][0], s[2][1], s[3][1]} + (f32x4){s[2][2], s[3][2], s[2][3], s[3][3]};
-    *(f32x4_anywhere *)totals =
-        (f32x4){ab[0], ab[1], cd[0], cd[1]} + (f32x4){ab[2], ab[3], cd[2], cd[3]};
-#else
-    for (int i = 0; i < 4; i++) totals[i] = v[i * lanes];
+}
 #endif
-}
-
-/* Any ratio. The lanes are products of one output. Sums are computed four or eight at a time, and
- * up to three outputs more than asked for. */
-ON_EACH_PATH(fir_any, (const struct fir *fir, float *out, ptrdiff_t outputs),
-             (fir, out, outputs), {
-    const ptrdiff_t up = fir->up, down = fir->down, taps = fir->taps, phases = fir->phases;
-    const ptrdiff_t quotient = down / up, remainder = down % up;
-    const int interpolated = phases < up, each = interpolated ? 2 : 4;
-    const float *x = fir->window;
-    ptrdiff_t phase = fir->phase;
-    /* Outputs that are `up` apart share a row, and their samples are `down` apart. */
-    for (; !interpolated && outputs >= 8 * up; outputs -= 8 * up, out += 8 * up, x += 7 * down) {
-        for (ptrdiff_t r = 0; r < up; r++) {
-            const float *row = fir->bank + phase * taps;
-            V sums[8]; float totals[8];
-            for (int i = 0; i < 8; i++) sums[i] = (V){0};
-            for (ptrdiff_t k = 0; k < taps; k += LANES) {
-                const V t = *(const V_anywhere *)(row + k);
-                const float *its = x + k;
-                for (int i = 0; i < 8; i++, its += down) sums[i] += t * *(const V_anywhere *)its;
-            }
-            sum_lanes((const float *)sums, LANES, totals);
-            sum_lanes((const float *)(sums + 4), LANES, totals + 4);
-            for (int i = 0; i < 8; i++) out[r + i * up] = totals[i];
-            phase += remainder, x += quotient;
-            if (phase >= up) phase -= up, x++;
-        }
-    }
-    for (; outputs > 0; outputs -= each, out += each) {
-        const V_anywhere *rows[4], *xs[4];
-        V sums[4]; float between[2];
-        for (int i = 0; i < 4; i++) {
-            const ptrdiff_t row = interpolated ? phase * phases / up + i % 2 : phase;
-            rows[i] = (const V_anywhere *)(fir->bank + row * taps);
-            xs[i] = (const V_anywhere *)x;
-            between[i / 2] = interpolated ? (float)(phase * phases % up) / (float)up : 0;
-            if (interpolated && i % 2 == 0) continue; /* to the other one of its two rows */
-            phase += remainder, x += quotient;
-            if (phase >= up) phase -= up, x++;
-        }
-        for (int i = 0; i < 4; i++) sums[i] = (V){0};
-        for (ptrdiff_t k = 0; k < taps / LANES; k++) {
-            for (int i = 0; i < 4; i++) sums[i] += rows[i][k] * xs[i][k];
-        }
-        sum_lanes((const float *)sums, LANES, out);
-        for (int i = 0; i < 2 && interpolated; i++) {
-            out[i] = out[2 * i] + between[i] * (out[2 * i + 1] - out[2 * i]);
-        }
-    }
-})
-
-/* Converts every `stride`th sample; by memcpy, since a buffer may start at an odd address. */
-INLINE void to_float(const uint8_t *pcm, ptrdiff_t stride, float *samples, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i++) {
-        int16_t sample;
-        memcpy(&sample, pcm + 2 * stride * i, sizeof sample);
-        samples[i] = sample;
-    }
-}
-
-/* Appends samples to the window. */
-ON_EACH_PATH(fir_append, (struct fir *fir, const uint8_t *pcm, ptrdiff_t count),
-             (fir, pcm, count), {
-    const ptrdiff_t planes = fir->planes;
-    for (ptrdiff_t i = 0; i < planes; i++, pcm += 2) {
-        const ptrdiff_t at = fir->held + i, its = (count - i + planes - 1) / planes;
-        float *end = fir->window + at % planes * fir->length + at / planes;
-        if (planes == 1) to_float(pcm, 1, end, its); /* a constant lets the compiler use vectors */
-        else if (planes == 2) to_float(pcm, 2, end, its);
-        else if (planes == 3) to_float(pcm, 3, end, its);
-        else to_float(pcm, planes, end, its);
-    }
-    fir->held += count;
-})
-
-/* Rounds half to even, and saturates. */
-ON_EACH_PATH(to_pcm, (const float *samples, int16_t *pcm, ptrdiff_t count), (samples, pcm, count), {
-    for (ptrdiff_t i = 0; i < count; i++) {
-        float sample = samples[i] + 0x1.8p23f; /* floats from 2**23 to 2**24 are the integers */
-        uint32_t bits;
-        memcpy(&bits, &sample, sizeof bits);
-        int32_t rounded = (int32_t)(bits - 0x4B400000); /* the bits of 0x1.8p23f */
-        rounded = rounded < INT16_MAX ? rounded : INT16_MAX;
-        pcm[i] = (int16_t)(rounded > INT16_MIN ? rounded : INT16_MIN);
-    }
-})
 
 /* Returns how many outputs lie in the next so many ticks after the end of what was taken. */
 INLINE ptrdiff_t fir_outputs_in(const struct fir *fir, int64_t ticks) {
-    ticks -= (int64_t)(fir->planes * fir->taps - 1 - fir->held) * fir->up + fir->phase;
+    ticks -= (int64_t)(fir->taps - 1 - fir->held) * fir->up + fir->phase;
     return ticks > 0 ? (ptrdiff_t)((ticks + fir->down - 1) / fir->down) : 0;
 }
 
-/* Takes `count` samples, and computes the first `outputs` of all that these complete. */
-static void fir_run(struct fir *fir, const uint8_t *pcm, ptrdiff_t count, int16_t *out,
-                    ptrdiff_t outputs) {
+INLINE void fir_blocks(struct fir *fir, const uint8_t *pcm, ptrdiff_t count, int16_t *out,
+                       const int vectors) {
     const ptrdiff_t most = fir->up > fir->down ? BLOCK * fir->down / fir->up : BLOCK;
-    float computed[BLOCK + 4];
-    for (ptrdiff_t block, due; count > 0; count -= block, pcm += 2 * block, outputs -= due) {
+    float computed[BLOCK];
+    for (ptrdiff_t block; count > 0; count -= block, pcm += 2 * block) {
         block = count < most ? count : most;
-        due = fir_outputs_in(fir, (int64_t)block * fir->up);
-        due = due < outputs ? due : outputs;
-        fir_append(fir, pcm, block);
-        if (fir->planes == fir->down) fir_rounds(fir, computed, due / fir->up);
-        else fir_any(fir, computed, due);
-        to_pcm(computed, out, due), out += due;
-        const int64_t ticks = fir->phase + (int64_t)due * fir->down;
-        const ptrdiff_t done = (ptrdiff_t)(ticks / fir->up); /* samples no other output needs */
-        fir->phase = (ptrdiff_t)(ticks % fir->up), fir->held -= done;
-        for (ptrdiff_t p = 0; p < fir->planes; p++) {
-            float *plane = fir->window + p * fir->length;
-            memmove(plane, plane + done / fir->planes, (size_t)(fir->held / fir->planes + 1) * 4);
+        const ptrdiff_t due = fir_outputs_in(fir, (int64_t)block * fir->up);
+        for (ptrdiff_t i = 0; i < block; i++) {
+            int16_t sample;
+            memcpy(&sample, pcm + 2 * i, sizeof sample); /* a buffer may start at an odd address */
+            fir->window[fir->held + i] = sample;
         }
+#if HAVE_VECTORS
+        const int in_rounds = fir->down == 1 || (fir->up == 1 && fir->down <= MAX_PLANES);
+        if (in_rounds) fir_rounds(fir, computed, due, vectors);
+        else fir_dots(fir, computed, due);
+#else
+        fir_plain(fir, computed, due), (void)vectors;
+#endif
+        for (ptrdiff_t i = 0; i < due; i++) { /* rounds half to even, and saturates */
+            const float sample = computed[i] + 12582912; /* 1.5 * 2**23: there, floats are whole */
+            int32_t rounded;
+            memcpy(&rounded, &sample, sizeof rounded);
+            rounded -= 0x4B400000; /* the bits of 12582912 */
+            rounded = rounded < INT16_MAX ? rounded : INT16_MAX;
+            *out++ = (int16_t)(rounded > INT16_MIN ? rounded : INT16_MIN);
+        }
+        const int64_t tick = fir->phase + (int64_t)due * fir->down;
+        const ptrdiff_t done = (ptrdiff_t)(tick / fir->up); /* samples no other output needs */
+        fir->phase = (ptrdiff_t)(tick % fir->up), fir->held += block - done;
+        memmove(fir->window, fir->window + done, (size_t)fir->held * sizeof(float));
     }
 }
 
-#endif
+AVX2 static void fir_run_avx2(struct fir *fir, const uint8_t *pcm, ptrdiff_t count, int16_t *out) {
+    fir_blocks(fir, pcm, count, out, 10); /* with taps and samples, all 16 registers */
+}
+
+/* Takes `count` samples, and computes all outputs that these complete. */
+static void fir_run(struct fir *fir, const uint8_t *pcm, ptrdiff_t count, int16_t *out) {
+    if (use_avx2) fir_run_avx2(fir, pcm, count, out);
+    else fir_blocks(fir, pcm, count, out, 5); /* of two registers each */
+}

@@ -11,7 +11,7 @@ import time
 
 cimport cython
 from cpython.buffer cimport PyBuffer_Release
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.math cimport isfinite
 from libc.stdint cimport int16_t, int64_t, uint8_t
@@ -25,17 +25,15 @@ cdef extern from "vectors.h":
     const char *choose_vector_path()
 
 cdef extern from "fir.h" nogil:
-    enum: BLOCK, MAX_TILE
+    enum: WINDOW_ROOM
 
     struct fir:
         const float *bank
         float *window
-        Py_ssize_t phases, planes, taps, length, up, down, held, phase
+        Py_ssize_t taps, up, down, held, phase
 
     Py_ssize_t fir_outputs_in(const fir *fir, int64_t ticks)
-    void fir_run(
-        fir *fir, const uint8_t *pcm, Py_ssize_t count, int16_t *out, Py_ssize_t outputs
-    )
+    void fir_run(fir *fir, const uint8_t *pcm, Py_ssize_t count, int16_t *out)
 
 cdef enum:
     LONG_INPUT = 4096  # in samples; from here on it pays to release the GIL
@@ -60,23 +58,21 @@ cdef class SincResampler:
     been returned for them, and the same samples in any chunking give the same bytes. The output is
     delayed by `delay_secs`. Samples are rounded half to even and saturate at the bounds of 16 bits.
 
-    A pause ends the stream: the first chunk after it returns the `delay_secs` of audio that the
-    filter still held, as `flush()` does, and then its own audio, which starts with an empty
-    history. So no sample is lost at a pause, and the audio before it does not affect the audio
-    after it.
+    A pause clears the history, and that is all: what `process` then returns is what a new object
+    would return. Call `flush` at the end of an utterance to get its last `delay_secs`.
 
     The filter is a Kaiser-windowed sinc. By default, where the lower rate is 8 kHz, it is flat
     within 0.1 dB up to 3400 Hz, the telephone band, and at least 84 dB down from 4000 Hz on.
 
-    Rates whose ratio needs more than 73,728 taps (44101 to 8000 Hz, 7999 to 8000 Hz) take twice
-    the time: each output is interpolated between two outputs of a coarser bank. The error is at
-    least 89 dB below each tone, less than a step of 16 bits in speech. Designing a filter takes
-    less than 5 ms at all rates; a process keeps the last eight filters, at most 3 MiB.
+    Rates of a complicated ratio, such as 44101 to 8000 Hz, would need too large a filter and are
+    refused. All usual rates go together, and so do 8 kHz and each multiple of 50 Hz from 1 to
+    48 kHz. Designing a filter takes 10 ms at most; a process keeps the last eight.
 
     Args:
         in_rate: Rate of the input, from 1 to 768000 Hz.
         out_rate: Rate of the output, from 1 to 768000 Hz. Equal rates return the bytes unchanged;
-            otherwise neither may be more than 32 times the other.
+            otherwise neither may be more than 32 times the other, and the filter, which has
+            2 * num_zeros * max(in_rate, out_rate) / gcd(in_rate, out_rate) taps, at most 112,896.
         clear_after_secs: A chunk that comes later than this after the previous one comes after a
             pause. None: there are no pauses. Default 0.2, as in Pipecat's resamplers.
         num_zeros: Half length of the filter, in periods of the lower rate, from 1 to 192. It sets
@@ -111,8 +107,8 @@ cdef class SincResampler:
         rolloff=0.9125,
         beta=8.5,
     ):
-        up, down = filters.reduced_ratio(in_rate, out_rate)
         num_zeros = filters.checked_integer("num_zeros", num_zeros, filters.MAX_NUM_ZEROS)
+        up, down = filters.reduced_ratio(in_rate, out_rate, num_zeros)
         self._clear_after_secs = -1
         if clear_after_secs is not None:
             self._clear_after_secs = as_double(clear_after_secs, "clear_after_secs")
@@ -129,21 +125,10 @@ cdef class SincResampler:
         self._fresh = True
         if up == down:
             return
-        phases, planes, taps = filters.bank_shape(up, down, num_zeros)
         self._bank = filters.polyphase_bank(up, down, num_zeros, cutoff, shape)
-        cdef const float[:, :, ::1] bank = self._bank
+        cdef const float[:, ::1] bank = self._bank
         self._fir = fir(
-            bank=&bank[0, 0, 0],
-            window=NULL,
-            phases=phases,
-            planes=planes,
-            taps=taps,
-            # The loops may read beyond the last sample; they do not use what they read there.
-            length=-(-(planes * taps + BLOCK) // planes) + MAX_TILE + 3 * (down // up + 1),
-            up=up,
-            down=down,
-            held=0,
-            phase=0,
+            bank=&bank[0, 0], window=NULL, taps=bank.shape[1], up=up, down=down, held=0, phase=0
         )
         self._delay_ticks = num_zeros * max(up, down)
         self._fir.window = <float *> PyMem_Calloc(self._window_size(), 1)
@@ -161,7 +146,7 @@ cdef class SincResampler:
         return f"SincResampler({self.in_rate}, {self.out_rate})"
 
     cdef Py_ssize_t _window_size(self) noexcept nogil:
-        return self._fir.planes * self._fir.length * sizeof(float)
+        return (self._fir.taps + WINDOW_ROOM) * sizeof(float) if self._fir.taps else 0
 
     @property
     def delay_secs(self) -> float:
@@ -178,8 +163,7 @@ cdef class SincResampler:
                 be monotonic; a step back is never a pause.
 
         Returns:
-            Samples of the same format at `out_rate`; after a pause, the audio that the filter
-            still held comes first.
+            Samples of the same format at `out_rate`.
 
         Raises:
             RuntimeError: Another call is using this object. That call is not affected.
@@ -187,9 +171,29 @@ cdef class SincResampler:
             ValueError: `pcm` is not C-contiguous, or its number of bytes is odd, or `now` is not
                 finite.
         """
+        cdef Py_buffer view
+        cdef double secs = 0
         self._begin()
         try:
-            return self._process(pcm, now)
+            if now is not None:
+                secs = as_double(now, "now")
+                if not isfinite(secs):
+                    raise ValueError(f"now must be finite, got {now!r:.99}")
+            elif self._clear_after_secs >= 0:
+                secs = time.monotonic()
+            get_buffer(pcm, &view, "pcm")
+            try:
+                if view.len % 2:
+                    raise ValueError(f"pcm must hold whole 16-bit samples, got {view.len} bytes")
+                if not view.len or not self._fir.window:
+                    return PyBytes_FromStringAndSize(<char *> view.buf, view.len)
+                if not self._fresh and 0 <= self._clear_after_secs < secs - self._last_call_secs:
+                    self._clear()
+                self._last_call_secs = secs
+                self._fresh = False
+                return self._run(<const uint8_t *> view.buf, view.len // 2)
+            finally:
+                PyBuffer_Release(&view)
         finally:
             self._busy = False
 
@@ -201,7 +205,13 @@ cdef class SincResampler:
         """
         self._begin()
         try:
-            return b"" if self._fresh else self._run(NULL, 0, True)
+            if self._fresh:
+                return b""
+            silence = bytes(2 * (self._delay_ticks // self._fir.up + 1))
+            outputs = fir_outputs_in(&self._fir, self._delay_ticks)
+            tail = self._run(<const uint8_t *> PyBytes_AS_STRING(silence), len(silence) // 2)
+            self._clear()
+            return tail[: 2 * outputs]
         finally:
             self._busy = False
 
@@ -220,78 +230,29 @@ cdef class SincResampler:
 
         That call may be in another thread, which computes without the GIL. Or it may be an outer
         call in this thread: the conversion of its argument may run Python code that calls this
-        object.
+        object. `_busy` is not atomic and relies on the GIL, so this module must not declare
+        `freethreading_compatible`.
         """
         if self._busy:
             raise RuntimeError(f"{self!r} is in use by another call")
         self._busy = True
         return 0
 
-    cdef bytes _process(self, pcm, now):
-        cdef double secs = 0
-        if now is not None:
-            secs = as_double(now, "now")
-            if not isfinite(secs):
-                raise ValueError(f"now must be finite, got {now!r:.99}")
-        elif self._clear_after_secs >= 0:
-            secs = time.monotonic()
-        if type(pcm) is bytes:  # the usual argument, without the overhead of a buffer
-            return self._take(
-                pcm, <const uint8_t *> PyBytes_AS_STRING(pcm), PyBytes_GET_SIZE(pcm), secs
-            )
-        cdef Py_buffer view
-        get_buffer(pcm, &view, "pcm")
-        try:
-            return self._take(None, <const uint8_t *> view.buf, view.len, secs)
-        finally:
-            PyBuffer_Release(&view)
-
-    cdef bytes _take(self, bytes same, const uint8_t *pcm, Py_ssize_t size, double now):
-        if size % 2:
-            raise ValueError(f"pcm must hold whole 16-bit samples, got {size} bytes")
-        if not size:
-            return b""
-        if not self._fir.window:
-            return same if same is not None else PyBytes_FromStringAndSize(<const char *> pcm, size)
-        cdef bint paused = not self._fresh and 0 <= self._clear_after_secs < (
-            now - self._last_call_secs
-        )
-        converted = self._run(pcm, size // 2, paused)
-        self._last_call_secs = now
-        self._fresh = False
-        return converted
-
-    cdef bytes _run(self, const uint8_t *pcm, Py_ssize_t count, bint ends):
-        """Returns the tail if the stream ends here, then the output for the next samples."""
-        cdef Py_ssize_t rest = 0, due
-        cdef bytes silence = b""
-        if ends:
-            silence = bytes(2 * (self._delay_ticks // self._fir.up + 1))
-            rest = fir_outputs_in(&self._fir, self._delay_ticks)
-            due = -(-count * <int64_t> self._fir.up // self._fir.down)
-        else:
-            due = fir_outputs_in(&self._fir, count * <int64_t> self._fir.up)
-        cdef bytes converted = PyBytes_FromStringAndSize(NULL, 2 * (rest + due))
+    cdef bytes _run(self, const uint8_t *pcm, Py_ssize_t count):
+        """Takes samples, and returns all outputs that they complete."""
+        cdef Py_ssize_t outputs = fir_outputs_in(&self._fir, count * <int64_t> self._fir.up)
+        cdef bytes converted = PyBytes_FromStringAndSize(NULL, 2 * outputs)
         cdef int16_t *out = <int16_t *> PyBytes_AS_STRING(converted)
-        if ends:
-            fir_run(
-                &self._fir,
-                <const uint8_t *> PyBytes_AS_STRING(silence),
-                PyBytes_GET_SIZE(silence) // 2,
-                out,
-                rest,
-            )
-            self._clear()
         if count < LONG_INPUT:
-            fir_run(&self._fir, pcm, count, out + rest, due)
+            fir_run(&self._fir, pcm, count, out)
         else:
             with nogil:
-                fir_run(&self._fir, pcm, count, out + rest, due)
+                fir_run(&self._fir, pcm, count, out)
         return converted
 
     cdef void _clear(self) noexcept nogil:
         if self._fir.window:
             memset(self._fir.window, 0, self._window_size())
-        self._fir.held = self._fir.planes * self._fir.taps - 1
+        self._fir.held = self._fir.taps - 1
         self._fir.phase = 0
         self._fresh = True

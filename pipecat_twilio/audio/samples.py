@@ -1,4 +1,4 @@
-"""Turns any audio that a bot sends into whole 16-bit samples of one channel."""
+"""16-bit samples: checks of their format; chunks joined, collected, and mixed to one channel."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def positive_int(name: str, value: Any) -> int:
-    """Returns a positive whole number of any type as an int.
+    """Returns a rate or a number of channels of any type as an int.
 
     Raises:
         ValueError: It is not a positive whole number; the text has `name`.

@@ -10,8 +10,7 @@
  *
  * Vectors are 32 bytes on every path: the compiler splits them where the path's own are shorter.
  */
-#ifndef PIPECAT_TWILIO_ULAW_H
-#define PIPECAT_TWILIO_ULAW_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -29,9 +28,7 @@ typedef uint32_t u32_t __attribute__((vector_size(32)));
 typedef int32_t i32_t __attribute__((vector_size(32)));
 typedef float f32_t __attribute__((vector_size(32)));
 
-/* Decodes `count` codes, a multiple of ULAW_BLOCK. */
-ON_EACH_PATH(ulaw_decode_blocks, (const uint8_t *codes, uint8_t *pcm, ptrdiff_t count),
-             (codes, pcm, count), {
+INLINE void decode_blocks(const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i += ULAW_BLOCK) {
         u16_t code = __builtin_convertvector(*(const codes_t *)(codes + i), u16_t) ^ 0xFF;
         /* The bit set below the step puts the sample in the middle of it. */
@@ -42,11 +39,9 @@ ON_EACH_PATH(ulaw_decode_blocks, (const uint8_t *codes, uint8_t *pcm, ptrdiff_t 
         i16_t negative = (i16_t)(code << 8) >> 15;
         *(pcm_t *)(pcm + 2 * i) = (pcm_t)((magnitude ^ negative) - negative);
     }
-})
+}
 
-/* Encodes `count` samples, a multiple of ULAW_BLOCK. */
-ON_EACH_PATH(ulaw_encode_blocks, (const uint8_t *pcm, uint8_t *codes, ptrdiff_t count),
-             (pcm, codes, count), {
+INLINE void encode_blocks(const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i += ULAW_BLOCK) {
         i16_t sample = (i16_t)*(const pcm_t *)(pcm + 2 * i);
         i16_t negative = sample >> 15;
@@ -59,31 +54,31 @@ ON_EACH_PATH(ulaw_encode_blocks, (const uint8_t *pcm, uint8_t *codes, ptrdiff_t 
         code |= (u16_t)(negative & 0x80);
         *(codes_t *)(codes + i) = __builtin_convertvector(~code, codes_t);
     }
-})
-#endif
-
-/* Decodes the blocks that vectors can take; returns how many codes that was. */
-INLINE ptrdiff_t ulaw_decode_vectors(const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
-#if HAVE_VECTORS
-    count -= count % ULAW_BLOCK;
-    ulaw_decode_blocks(codes, pcm, count);
-    return count;
-#else
-    (void)codes, (void)pcm, (void)count;
-    return 0;
-#endif
 }
 
-/* Encodes the blocks that vectors can take; returns how many samples that was. */
-INLINE ptrdiff_t ulaw_encode_vectors(const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
-#if HAVE_VECTORS
-    count -= count % ULAW_BLOCK;
-    ulaw_encode_blocks(pcm, codes, count);
-    return count;
-#else
-    (void)pcm, (void)codes, (void)count;
-    return 0;
-#endif
+AVX2 static void decode_blocks_avx2(const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
+    decode_blocks(codes, pcm, count);
 }
 
+AVX2 static void encode_blocks_avx2(const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
+    encode_blocks(pcm, codes, count);
+}
+
+/* Each converts the whole blocks of `count`, and returns how many samples these have. */
+static ptrdiff_t ulaw_decode_vectors(const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
+    count -= count % ULAW_BLOCK;
+    if (use_avx2) decode_blocks_avx2(codes, pcm, count);
+    else decode_blocks(codes, pcm, count);
+    return count;
+}
+
+static ptrdiff_t ulaw_encode_vectors(const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
+    count -= count % ULAW_BLOCK;
+    if (use_avx2) encode_blocks_avx2(pcm, codes, count);
+    else encode_blocks(pcm, codes, count);
+    return count;
+}
+#else
+#define ulaw_decode_vectors(codes, pcm, count) 0 /* the tables convert everything */
+#define ulaw_encode_vectors(pcm, codes, count) 0
 #endif

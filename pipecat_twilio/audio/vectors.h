@@ -1,18 +1,15 @@
-/* How the vector loops of ulaw.h and fir.h are compiled and chosen.
+/* The vector paths of ulaw.h and fir.h, and the choice between them.
  *
- * Each loop is written once, in the vector types that GCC and clang share, and compiled for each
- * vector path: "baseline" is what every machine of the architecture has (SSE2 on x86-64, NEON on
- * arm64); "avx2" adds AVX2 with FMA, and is chosen when the module loads on a processor that has
- * both. PIPECAT_TWILIO_VECTORS=baseline in the environment prevents that. The choice is a branch
- * around the whole loop instead of target_clones, so it also works on musl, on macOS and in
- * sanitizer builds. A third path for AVX-512 gained nothing on AMD Zen 4.
+ * A loop is an INLINE function in the vector types that GCC and clang share. It is compiled into two
+ * functions. "baseline" has what every machine of the architecture has (SSE2 on x86-64, NEON on
+ * arm64). "avx2" adds AVX2 with FMA; it is marked AVX2, and chosen where use_avx2 is true. So this
+ * also works on musl, on macOS and in sanitizer builds, where target_clones does not. A third path
+ * for AVX-512 gained nothing on AMD Zen 4.
  *
  * Other compilers (MSVC, GCC before 9, which lacks __builtin_convertvector), and builds with
- * PIPECAT_TWILIO_PLAIN defined, get the "plain" path: the tables of ulaw.pyx, and the filter loops
- * with a float in place of a vector.
+ * PIPECAT_TWILIO_PLAIN defined, get the "plain" path: loops without vectors.
  */
-#ifndef PIPECAT_TWILIO_VECTORS_H
-#define PIPECAT_TWILIO_VECTORS_H
+#pragma once
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,34 +21,24 @@
 #if (defined(__clang__) || __GNUC__ >= 9) && !defined(PIPECAT_TWILIO_PLAIN)
 #define HAVE_VECTORS 1
 #define INLINE static inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
-typedef float f32x4 __attribute__((vector_size(16)));
-typedef float f32x8 __attribute__((vector_size(32)));
-typedef f32x4 f32x4_anywhere __attribute__((aligned(4), may_alias));
-typedef f32x8 f32x8_anywhere __attribute__((aligned(4), may_alias));
-typedef f32x4 V;
-typedef f32x4_anywhere V_anywhere;
-enum { LANES = 4 };
 #else
 #define HAVE_VECTORS 0
 #define INLINE static inline
-#define NOINLINE
-typedef float V, V_anywhere;
-enum { LANES = 1 };
 #endif
 
-#if HAVE_VECTORS && defined(__x86_64__)
-#define HAVE_AVX2_PATH 1
+/* clang-cl links without the library that __builtin_cpu_supports needs. */
+#if HAVE_VECTORS && defined(__x86_64__) && !defined(_MSC_VER)
 #define AVX2 __attribute__((target("avx2,fma"), noinline))
+static int use_avx2;
 #else
-#define HAVE_AVX2_PATH 0
+#define AVX2
+enum { use_avx2 = 0 };
 #endif
 
-static int use_avx2;
-
-/* Picks the path when the module loads; returns its name. */
+/* Chooses the path when the module loads, and returns its name. In the environment,
+ * PIPECAT_TWILIO_VECTORS=baseline turns AVX2 off. */
 INLINE const char *choose_vector_path(void) {
-#if HAVE_AVX2_PATH
+#if HAVE_VECTORS && defined(__x86_64__) && !defined(_MSC_VER)
     const char *wanted = getenv("PIPECAT_TWILIO_VECTORS");
     __builtin_cpu_init();
     use_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
@@ -59,27 +46,3 @@ INLINE const char *choose_vector_path(void) {
 #endif
     return use_avx2 ? "avx2" : HAVE_VECTORS ? "baseline" : "plain";
 }
-
-/* ON_EACH_PATH(name, (parameters), (arguments), { loop }) defines name(parameters), which runs the
- * loop compiled for the chosen path. In the loop, V is a vector of LANES floats, and V_anywhere is
- * one at any address of a float. The loops stay functions of their own: inlined into each other,
- * they would not have enough registers. */
-#if HAVE_AVX2_PATH
-#define ON_EACH_PATH(NAME, PARAMETERS, ARGUMENTS, ...)                                             \
-    static NOINLINE void NAME##_baseline PARAMETERS __VA_ARGS__                                    \
-    static AVX2 void NAME##_avx2 PARAMETERS {                                                      \
-        typedef f32x8 V __attribute__((unused));                                                   \
-        typedef f32x8_anywhere V_anywhere __attribute__((unused));                                 \
-        enum { LANES = 8 };                                                                        \
-        __VA_ARGS__                                                                                \
-    }                                                                                              \
-    static void NAME PARAMETERS {                                                                  \
-        if (use_avx2) NAME##_avx2 ARGUMENTS;                                                       \
-        else NAME##_baseline ARGUMENTS;                                                            \
-    }
-#else
-#define ON_EACH_PATH(NAME, PARAMETERS, ARGUMENTS, ...)                                             \
-    static NOINLINE void NAME PARAMETERS __VA_ARGS__
-#endif
-
-#endif

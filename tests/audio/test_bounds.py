@@ -19,27 +19,15 @@ from pipecat_twilio import SincResampler, ulaw
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
 
 SIZES = [*range(90), *(at + i for at in (160, 240, 480, 1024, 2048) for i in (-1, 0, 1))]
-SIZES += [5000, 20_000]
+SIZES += [5000]
 PROT_NONE = 0  # POSIX; Python's mmap module does not have it
 
-# All whole numbers that fir_rounds takes on the way down, and the next ones, and the same ones on
-# the way up; ratios of others; filters that are interpolated; the largest ratios.
+# All ratios that fir_rounds takes, and the next one down; others; the largest ratios; and filters
+# of rows that end in the middle of a vector.
 RATES = [
-    *((8000, 8000 * times) for times in range(2, 8)),
-    *((8000 * times, 8000) for times in range(2, 8)),
-    (8000, 12000),
-    (12000, 8000),
-    (22050, 8000),
-    (8000, 11025),
-    (44100, 48000),
-    (7999, 8000),
-    (44101, 8000),
-    (8000, 47999),
-    (8000, 251),
-    (768_000, 24_000),
-    (251, 8000),
-    # 8 * up is more than a block of outputs, 7 * up is not: a tile too many leaves the array.
-    (14_400, 14_500),
+    *((8000, 8000 * times) for times in (2, 3, 4, 5, 6, 32)),
+    *((8000 * times, 8000) for times in (2, 3, 4, 5, 6, 7, 32)),
+    *((12000, 8000), (22050, 8000), (8000, 11025), (44100, 48000), (14_400, 14_500)),
 ]
 
 Place = Callable[[bytes], memoryview]
@@ -77,7 +65,7 @@ def test_the_codec_keeps_to_its_buffers(convert: Callable, at_edge: Place) -> No
         assert converted == convert(data)
 
 
-@pytest.mark.parametrize("num_zeros", [7, 32])
+@pytest.mark.parametrize("num_zeros", [7, 32, 96])
 @pytest.mark.parametrize("rates", RATES)
 def test_the_resampler_keeps_to_its_buffers(
     rates: tuple[int, int], num_zeros: int, at_edge: Place
@@ -85,13 +73,11 @@ def test_the_resampler_keeps_to_its_buffers(
     new = partial(SincResampler, *rates, clear_after_secs=None, num_zeros=num_zeros)
     # One goes through all sizes, at whatever phase the one before left it; one starts anew.
     going, reference = new(), new()
-    for size in SIZES if rates[0] > 251 else SIZES[:90:7]:
+    for size in SIZES if num_zeros == 32 else SIZES[::9]:
         pcm = random.Random(size).randbytes(2 * size)
-        fresh = new()
+        fresh, again = new(), new()
         converted, started = going.process(at_edge(pcm)), fresh.process(at_edge(pcm))
         rest = fresh.flush()
         assert byte_after(converted) == byte_after(started) == byte_after(rest) == 0
         assert converted == reference.process(pcm)
-        again = new()
-        assert started == again.process(pcm)
-        assert rest == again.flush()
+        assert (started, rest) == (again.process(pcm), again.flush())

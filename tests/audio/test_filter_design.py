@@ -1,97 +1,56 @@
-"""The filter's design: what its polyphase bank promises at all rates."""
+"""The filter's design: which ratios have one, and what a bank costs."""
 
 import weakref
+from itertools import permutations
 
 import numpy as np
 import pytest
 
 from pipecat_twilio.audio import filter_design as filters
+from pipecat_twilio.audio.resampler import SincResampler
 
-RATIOS = [(2, 1), (1, 2), (3, 1), (1, 3), (1, 6), (1, 7), (160, 441), (441, 160), (7, 5)]
-INTERPOLATED = [(8000, 8001), (8000, 44101), (7999, 8000), (47999, 8000), (251, 8000), (8000, 251)]
-
-
-def bank(up: int, down: int, num_zeros: int = 32, beta: float = 8.5) -> np.ndarray:
-    return filters.polyphase_bank(up, down, num_zeros, 0.9125, beta)
+USUAL_RATES = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000]
 
 
-def prototype(up: int, down: int, beta: float) -> np.ndarray:
-    """The filter that the bank was cut from, in float64: its taps at each tick, in order."""
-    rows, planes, taps = bank(up, down, beta=beta).shape
-    by_time = bank(up, down, beta=beta).transpose(0, 2, 1).reshape(rows, planes * taps)
-    return by_time[:, ::-1].T.reshape(-1).astype(float)
+def test_usual_rates_and_multiples_of_50_hz_all_have_a_filter_with_4_ms() -> None:
+    telephone = [(rate, 8000) for rate in range(1000, 48_001, 50)]
+    for in_rate, out_rate in [*permutations(USUAL_RATES, 2), *telephone]:
+        num_zeros = min(round(0.004 * min(in_rate, out_rate)), 192)
+        up, down = filters.reduced_ratio(in_rate, out_rate, num_zeros)
+        assert filters.reduced_ratio(out_rate, in_rate, num_zeros) == (down, up)
+        assert up * in_rate == down * out_rate
 
 
-@pytest.mark.parametrize("num_zeros", [1, 32, 192])
-@pytest.mark.parametrize(("up", "down"), RATIOS + INTERPOLATED)
-def test_every_phase_has_unit_gain_at_dc(up: int, down: int, num_zeros: int) -> None:
-    # float32 rounds each tap by at most 2**-25 of it.
-    sums = bank(up, down, num_zeros).sum(axis=(1, 2), dtype=float)
-    np.testing.assert_allclose(sums, 1, atol=2e-6)
+@pytest.mark.parametrize(
+    ("rates", "num_zeros"),
+    [((44101, 8000), 32), ((8000, 7999), 32), ((32000, 44100), 129), ((56_448, 56_447), 1)],
+)
+def test_a_ratio_whose_filter_is_too_large_is_refused_by_name(rates: tuple, num_zeros: int) -> None:
+    with pytest.raises(ValueError, match=f"in_rate.* 112896 .*={rates[0]} .*out_rate={rates[1]}"):
+        SincResampler(*rates, num_zeros=num_zeros)
 
 
-@pytest.mark.parametrize("beta", [0, 8.5])
-@pytest.mark.parametrize(("up", "down"), RATIOS)
-def test_the_phase_is_linear_and_the_delay_32_periods_of_the_lower_rate(
-    up: int, down: int, beta: float
-) -> None:
-    taps = np.append(prototype(up, down, beta), 0)
-    centre = 32 * max(up, down)
-    left, right = taps[centre::-1], taps[centre : 2 * centre + 1]
-    # Each phase is scaled to unit gain on its own, by less than the stop band: 84 dB, and where
-    # beta is 0 only 21 dB.
-    atol = (1e-4 if beta else 0.09) * taps.max()
-    np.testing.assert_allclose(left, right, atol=atol)
-    assert taps[0] == 0  # it would have no mirror image
-    assert not taps[2 * centre :].any()
-
-
-@pytest.mark.parametrize(("up", "down"), RATIOS + INTERPOLATED)
-@pytest.mark.parametrize("num_zeros", [1, 32, 192])
-def test_its_shape_is_what_the_loops_take_and_its_size_is_bounded(
-    up: int, down: int, num_zeros: int
-) -> None:
-    phases, planes, taps = filters.bank_shape(up, down, num_zeros)
-    interpolated = phases < up
-    assert bank(up, down, num_zeros).shape == (phases + interpolated, planes, taps)
-    assert planes == (down if up == 1 and down <= 6 else 1)
-    assert taps % 16 == 0
-    assert 0 <= planes * taps - 2 * num_zeros * max(up, down) / up < 16 * planes
-    assert bank(up, down, num_zeros).nbytes < 400_000  # so 8 are no more than 3 MiB
-    if num_zeros == 32:
-        assert interpolated == ((up, down) in INTERPOLATED)
-
-
-@pytest.mark.parametrize(("up", "down"), INTERPOLATED)
-def test_the_row_after_the_last_is_the_first_one_a_sample_later(up: int, down: int) -> None:
-    rows = bank(up, down)[:, 0]
-    # But for their gains, which differ by less than the stop band's 84 dB.
-    np.testing.assert_allclose(rows[-1, 1:], rows[0, :-1], atol=1e-4 * rows.max())
-
-
-@pytest.mark.parametrize("rolloff", [1e-9, 0.5, 1])
+@pytest.mark.parametrize("rolloff", [1e-9, 0.5, 1.0])
 @pytest.mark.parametrize("beta", [0, 8.5, 700])
-@pytest.mark.parametrize("num_zeros", [1, 2, 192])
+@pytest.mark.parametrize("num_zeros", [1, 2, 128])
 def test_no_sum_can_be_too_large_to_be_rounded(num_zeros: int, beta: float, rolloff: float) -> None:
     # fir.h rounds sums of up to 2**22: 128 times the loudest sample.
-    for up, down in RATIOS + INTERPOLATED:
-        taps = filters.polyphase_bank(up, down, num_zeros, float(rolloff), beta)
-        assert np.abs(taps).sum(axis=(1, 2)).max() < 128
+    for up, down in [(2, 1), (1, 2), (1, 6), (1, 7), (160, 441), (441, 320), (7, 5)]:
+        bank = filters.polyphase_bank(up, down, num_zeros, rolloff, beta)
+        assert np.abs(bank).sum(axis=1).max() < 128
 
 
 def test_a_bank_is_designed_once_and_cannot_be_written_to() -> None:
-    designed = bank(2, 1)
-    assert bank(2, 1) is designed
+    bank = filters.polyphase_bank(2, 1, 32, 0.9125, 8.5)
+    assert filters.polyphase_bank(2, 1, 32, 0.9125, 8.5) is bank
     with pytest.raises(ValueError, match="read-only"):
-        designed[0] = 1
+        bank[0] = 1
 
 
-def test_no_more_banks_are_kept_than_take_4_mib() -> None:
-    refs = [weakref.ref(bank(8000, rate, 192)) for rate in range(8001, 8101, 2)]
+def test_banks_in_the_cache_take_4_mib_at_most() -> None:
+    refs = [
+        weakref.ref(filters.polyphase_bank(320, 441, 128, 0.9 + i / 1e3, 8.5)) for i in range(20)
+    ]
     kept = [ref() for ref in refs if ref() is not None]
-    assert sum(rows.nbytes for rows in kept) < 4 << 20
-
-
-def test_ratios_are_reduced() -> None:
-    assert filters.reduced_ratio(44100, 8000) == (80, 441)
-    assert filters.reduced_ratio(8000, 8000) == (1, 1)
+    assert len(kept) == 8
+    assert sum(bank.nbytes for bank in kept) < 4 << 20

@@ -181,7 +181,7 @@ class TestDeserialize:
         if not cleared:
             expected.process(ulaw.decode(first))
         frame = await serializer.deserialize(media(second, 10_000 + gap_ms))
-        assert frame.audio.endswith(expected.process(ulaw.decode(second)))
+        assert frame.audio == expected.process(ulaw.decode(second))
 
     @pytest.mark.parametrize("rate", [-1, 16000.5, "fast"])
     async def test_setup_refuses_an_impossible_rate(self, rate) -> None:
@@ -304,7 +304,7 @@ class TestSerialize:
         await asyncio.sleep(0.02)
         text = await serializer.serialize(OutputAudioRawFrame(speech(640, seed=2), 16000, 1))
         expected = SincResampler(16000, 8000).process(speech(640, seed=2))
-        assert payload_of(text).endswith(ulaw.encode(expected))
+        assert payload_of(text) == ulaw.encode(expected)
 
     @pytest.mark.parametrize("kind", [TTSAudioRawFrame, InputAudioRawFrame])
     async def test_every_kind_of_audio_frame_is_audio(self, kind: type) -> None:
