@@ -15,7 +15,7 @@ import pytest
 
 import pipecat_twilio
 from pipecat_twilio import SincResampler
-from pipecat_twilio.audio import resampler, ulaw
+from pipecat_twilio.audio import ulaw
 
 TESTS = Path(__file__).parent
 SOURCE = TESTS.parent / "pipecat_twilio"
