@@ -112,7 +112,8 @@ class TwilioFrameSerializer(CallEndingSerializer):
 
     @cached_property
     def _output_resampler(self) -> Any:
-        return SincStreamResampler(clear_after_secs=self._setting("resampler_clear_after_secs"))
+        clear_after_secs = self._setting("resampler_clear_after_secs")
+        return SincStreamResampler(clear_after_secs=clear_after_secs, clock=monotonic)
 
     @cached_property
     def _joiner(self) -> SampleJoiner:

@@ -229,8 +229,7 @@ class TestRatesAndResamplers:
         serializer._sample_rate = 24000
         frame = await serializer.deserialize(media(codes, 20))
         assert frame.sample_rate == 24000
-        # 4 ms of the old rate's tail come first where the resampler cannot know that it is over.
-        assert frame.audio.endswith(SincResampler(8000, 24000).process(ulaw.decode(codes)))
+        assert frame.audio == SincResampler(8000, 24000).process(ulaw.decode(codes))
         assert frame.num_frames == 480
 
     @pytest.mark.parametrize("rate", ["fast", None, -1, 10**400, 1.5])

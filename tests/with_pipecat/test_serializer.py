@@ -208,11 +208,11 @@ class TestDeserialize:
         serializer = await ready()
         first, second = ulaw.encode(speech(160)), ulaw.encode(speech(160, seed=2))
         await serializer.deserialize(media(first, 10_000))
-        continued = SincResampler(8000, 16000, clear_after_secs=None)
-        continued.process(ulaw.decode(first))
-        tail = continued.flush() if cleared else b""  # after which it is as new
+        expected = SincResampler(8000, 16000, clear_after_secs=None)
+        if not cleared:
+            expected.process(ulaw.decode(first))
         frame = await serializer.deserialize(media(second, 10_000 + gap_ms))
-        assert frame.audio == tail + continued.process(ulaw.decode(second))
+        assert frame.audio == expected.process(ulaw.decode(second))
 
     @pytest.mark.parametrize("rate", [-1, 16000.5, "fast"])
     async def test_setup_refuses_an_impossible_rate(self, rate) -> None:
@@ -289,17 +289,27 @@ class TestSerialize:
         assert [line.split()[0] for line in log] == ["ERROR"] * 2
 
     @pytest.mark.parametrize(("pause_secs", "cleared"), [(0.19, False), (0.21, True)])
-    async def test_after_a_pause_the_filters_tail_comes_before_the_new_audio(
+    async def test_after_a_pause_the_audio_before_it_is_not_heard(
         self, pause_secs: float, cleared: bool, clock
     ) -> None:
         serializer = await ready()
         await serializer.serialize(OutputAudioRawFrame(speech(640), 16000, 1))
-        continued = SincResampler(16000, 8000, clear_after_secs=None)
-        continued.process(speech(640))
-        tail = continued.flush() if cleared else b""  # after which it is as new
+        expected = SincResampler(16000, 8000, clear_after_secs=None)
+        if not cleared:
+            expected.process(speech(640))
         clock.now += pause_secs
         text = await serializer.serialize(OutputAudioRawFrame(speech(640, seed=2), 16000, 1))
-        assert payload_of(text) == ulaw.encode(tail + continued.process(speech(640, seed=2)))
+        assert payload_of(text) == ulaw.encode(expected.process(speech(640, seed=2)))
+
+    async def test_a_frame_at_a_rate_that_needs_too_large_a_filter_is_dropped_with_a_warning(
+        self, log: list[str]
+    ) -> None:
+        serializer = await ready()
+        for _ in range(100):
+            assert await serializer.serialize(OutputAudioRawFrame(bytes(1764), 44101, 1)) is None
+        assert len(log) == 7  # 1, 2, 4 ... 64
+        assert "in_rate=44101" in log[0]
+        assert await serializer.serialize(OutputAudioRawFrame(bytes(1764), 44100, 1))
 
     @pytest.mark.parametrize("kind", [TTSAudioRawFrame, InputAudioRawFrame])
     async def test_every_kind_of_audio_frame_is_audio(self, kind: type) -> None:
