@@ -298,6 +298,16 @@ class TestSerialize:
             assert await serializer.serialize(OutputTransportMessageFrame(message)) is None
         assert [line.startswith("ERROR") and "not JSON" in line for line in log] == [True] * 6
 
+    async def test_a_frame_at_a_rate_that_needs_too_large_a_filter_is_dropped_with_a_warning(
+        self, log: list[str]
+    ) -> None:
+        serializer = await ready()
+        for _ in range(100):
+            assert await serializer.serialize(OutputAudioRawFrame(bytes(1764), 44101, 1)) is None
+        assert len(log) == 7  # 1, 2, 4 ... 64
+        assert "in_rate=44101" in log[0]
+        assert await serializer.serialize(OutputAudioRawFrame(bytes(1764), 44100, 1))
+
     async def test_a_pause_clears_the_filter(self) -> None:
         serializer = await ready(resampler_clear_after_secs=0.01)
         await serializer.serialize(OutputAudioRawFrame(speech(640), 16000, 1))
