@@ -8,7 +8,7 @@ replaces these names in the modules that define them, and in those that have alr
 import inspect
 import sys
 from abc import ABCMeta
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
@@ -28,29 +28,12 @@ from pipecat_twilio.twilio.call_resource import call_url, without_traceback
 
 
 def make_stream_resampler(**kwargs: Any) -> BaseAudioResampler:
-    """Replaces Pipecat's `create_stream_resampler`.
-
-    Args:
-        kwargs: The arguments of `SincStreamResampler`, which are those of Pipecat's resampler.
-
-    Returns:
-        A new `SincStreamResampler`.
-    """
+    """Replaces Pipecat's `create_stream_resampler`; takes the arguments of its resampler."""
     return SincStreamResampler(**kwargs)
 
 
 @dataclass
-class _Change:
-    """What became of a name of Pipecat's."""
-
-    name: str
-    whose: str
-    modules: list[str]  # where it was set
-    kept: list[str]  # where it was imported before, and stays what it is
-
-
-@dataclass
-class _Place:
+class _Name:
     """A name of Pipecat's that can be set to an object of ours."""
 
     module: str
@@ -59,40 +42,47 @@ class _Place:
     original: Any = None  # Pipecat's object
     current: Any = None  # the object that the name is set to now
 
-    def modules(self) -> Iterator[tuple[str, ModuleType]]:
-        """Yields the imported modules in which the name is Pipecat's object or our replacement."""
-        for module_name, module in list(sys.modules.items()):
-            if isinstance(module, ModuleType):
-                value = vars(module).get(self.name)
-                if value is not None and (value is self.original or value is self.current):
-                    yield module_name, module
+    def find_original(self, ours: Any) -> Any:
+        """Returns Pipecat's own object; raises RuntimeError if ours cannot replace it."""
+        found = getattr(import_module(self.module), self.name)
+        if found is self.current is not self.original:  # ours, which the bot may have patched
+            return self.original
+        if not _takes_same_arguments(found, ours):
+            raise RuntimeError(
+                f"pipecat-ai {version()} has a {found.__module__}.{found.__qualname__} that "
+                f"pipecat_twilio does not know how to replace; install({self.argument}=False) "
+                "leaves it alone"
+            )
+        return found
 
-    def set(self, value: Any) -> _Change:
-        """Sets the name in these modules.
+    def set(self, value: Any) -> tuple[list[str], list[str]]:
+        """Sets the name in all modules that have imported it.
 
         Classes are replaced in Pipecat's own modules only: other modules may derive from them, and
         call their methods by the class's name. Functions are replaced everywhere.
+
+        Returns:
+            The modules in which it was set, and those that keep Pipecat's.
         """
-        whose = "Pipecat" if value is self.original else "pipecat_twilio"
-        change = _Change(self.name, whose, [], [])
-        for module_name, module in self.modules():
-            package, found = module_name.partition(".")[0], vars(module)[self.name]
+        changed, kept = [], []
+        for module_name, module in list(sys.modules.items()):
+            found = vars(module).get(self.name) if isinstance(module, ModuleType) else None
+            if found is None or found is value or found not in (self.original, self.current):
+                continue
+            package = module_name.partition(".")[0]
             if package == "pipecat" or isinstance(self.original, FunctionType):
-                if found is not value:
-                    setattr(module, self.name, value)
-                    change.modules.append(module_name)
-            elif package != "pipecat_twilio" and found is self.original is not value:
-                change.kept.append(module_name)
+                setattr(module, self.name, value)
+                changed.append(module_name)
+            elif package != "pipecat_twilio" and found is self.original:
+                kept.append(module_name)
         self.current = value
-        return change
+        return changed, kept
 
 
-_SERIALIZER = _Place("pipecat.serializers.twilio", "TwilioFrameSerializer", "serializer")
-_TRANSPORT = _Place(
-    "pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport", "transport"
-)
-_RESAMPLER = _Place("pipecat.audio.utils", "create_stream_resampler", "resampler")
-_PLACES = (_SERIALIZER, _TRANSPORT, _RESAMPLER)
+_SERIALIZER = _Name("pipecat.serializers.twilio", "TwilioFrameSerializer", "serializer")
+_TRANSPORT = _Name("pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport", "transport")
+_RESAMPLER = _Name("pipecat.audio.utils", "create_stream_resampler", "resampler")
+_NAMES = (_SERIALIZER, _TRANSPORT, _RESAMPLER)
 _lock = RLock()  # a second thread would take what the first has set for Pipecat's
 
 _derived: dict[type, tuple[dict[str, Any], type]] = {}
@@ -115,11 +105,8 @@ def install(
     Pipecat's own modules then have our objects, whether they are imported before or after. A bot's
     own module keeps the classes that it has already imported from Pipecat, and the log warns of
     it: so call this in the first line of the bot. Code that uses `SOXRStreamAudioResampler` by
-    that name (Genesys, RNNoise) keeps it.
-
-    For `isinstance`, our serializers are instances of Pipecat's class too, from then on.
-
-    It may be called again: the new arguments then replace the old ones.
+    that name (Genesys, RNNoise) keeps it. For `isinstance`, our serializers are instances of
+    Pipecat's class too, from then on. A second call replaces the arguments of the first.
 
     Args:
         serializer: Whether to replace `TwilioFrameSerializer`.
@@ -144,33 +131,25 @@ def install(
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
     # Raises if one is wrong. Region and edge may come separately: the runner may pass the other.
     call_url("AC0", "CA0", region=region or edge, edge=edge or region, base_url=base_url)
+    if lead_secs is not None:
+        check_lead_secs(lead_secs)
     with _lock:
-        originals: dict[str, Any] = {}
         ours: dict[str, Any] = {}
         if serializer:
-            originals[_SERIALIZER.name] = _original(
-                _SERIALIZER, lambda theirs: _accepts_same_arguments(theirs, TwilioFrameSerializer)
-            )
-            ours[_SERIALIZER.name] = _with_defaults(
-                TwilioFrameSerializer, params=params, base_url=base_url, region=region, edge=edge
-            )
+            address = {"base_url": base_url, "region": region, "edge": edge}
+            ours[_SERIALIZER.name] = _with_defaults(TwilioFrameSerializer, params=params, **address)
         if transport:
-            from pipecat_twilio.transport import TwilioTransport  # noqa: PLC0415
+            from pipecat_twilio import TwilioTransport  # noqa: PLC0415  # needs FastAPI
 
-            if lead_secs is not None:
-                check_lead_secs(lead_secs)
-            originals[_TRANSPORT.name] = _original(
-                _TRANSPORT, lambda theirs: _accepts_same_arguments(theirs, TwilioTransport)
-            )
             ours[_TRANSPORT.name] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
         if resampler:
-            originals[_RESAMPLER.name] = _original(_RESAMPLER, _accepts_same_calls)
             ours[_RESAMPLER.name] = make_stream_resampler
-        for place in _PLACES:
-            place.original = originals.get(place.name, place.original)
+        originals = {n.name: n.find_original(ours[n.name]) for n in _NAMES if n.name in ours}
+        for name in _NAMES:
+            name.original = originals.get(name.name, name.original)
         if serializer and isinstance(_SERIALIZER.original, ABCMeta):
             _SERIALIZER.original.register(TwilioFrameSerializer)
-        _log([place.set(ours.get(place.name, place.original)) for place in _PLACES])
+        _set_all(ours)
 
 
 def uninstall() -> None:
@@ -179,47 +158,39 @@ def uninstall() -> None:
     Only what `isinstance` says of our serializers stays.
     """
     with _lock:
-        _log([place.set(place.original) for place in _PLACES])
+        _set_all({})
 
 
-def _original(place: _Place, ours_fits: Callable[[Any], bool]) -> Any:
-    """Returns Pipecat's own object, if ours can replace it."""
-    original = getattr(import_module(place.module), place.name)
-    if original is place.current is not place.original:  # ours, which the bot may have patched
-        return place.original
-    if not ours_fits(original):
-        theirs = f"{original.__module__}.{original.__qualname__}"
-        raise RuntimeError(
-            f"pipecat-ai {version()} has a {theirs} that pipecat_twilio does not know how to "
-            f"replace; install({place.argument}=False) leaves it alone"
+def _set_all(ours: dict[str, Any]) -> None:
+    """Sets all names to ours, or to Pipecat's own objects, and logs what has changed."""
+    done, kept = [], []
+    for name in _NAMES:
+        changed, keeping = name.set(ours.get(name.name, name.original))
+        if changed:
+            whose = "pipecat_twilio" if name.name in ours else "Pipecat"
+            done.append(f"{name.name} is now {whose}'s in {', '.join(changed)}")
+            if keeping and name.name in ours:
+                kept.append(f"{name.name} in {', '.join(keeping)}")
+    if done:
+        logger.info("; ".join(done))
+    if kept:
+        logger.warning(f"imported before install(), and still Pipecat's: {'; '.join(kept)}")
+
+
+def _takes_same_arguments(theirs: Callable[..., Any], ours: Callable[..., Any]) -> bool:
+    """Whether ours accepts every call that Pipecat's object accepts; ours may take more."""
+    if ours is make_stream_resampler:
+        methods = vars(BaseAudioResampler).items()
+        return _arguments(theirs) == _arguments(ours) and all(
+            _arguments(function) == _arguments(vars(SincStreamResampler).get(name, object))
+            for name, function in methods
+            if inspect.iscoroutinefunction(function)
         )
-    return original
-
-
-def _accepts_same_arguments(original: Callable[..., Any], ours: Callable[..., Any]) -> bool:
-    """Tells whether ours takes every argument that Pipecat's takes, in the same position.
-
-    Ours may take more: before pipecat-ai 1.14, Pipecat's took no API key.
-    """
-    their_arguments = _arguments(original)
-    return their_arguments == _arguments(ours)[: len(their_arguments)]
+    return _arguments(theirs) == _arguments(ours)[: len(_arguments(theirs))]
 
 
 def _arguments(function: Callable[..., Any]) -> list[tuple[str, Any]]:
     return [(p.name, p.kind) for p in inspect.signature(function).parameters.values()]
-
-
-def _accepts_same_calls(factory: Callable[..., Any]) -> bool:
-    """Tells whether ours accepts every call that Pipecat's factory and resamplers accept.
-
-    Ours may have more methods: pipecat-ai 1.7 has no `flush` and no `reset`.
-    """
-    theirs = {n: f for n, f in vars(BaseAudioResampler).items() if inspect.iscoroutinefunction(f)}
-    return _arguments(factory) == [("kwargs", inspect.Parameter.VAR_KEYWORD)] and all(
-        name in vars(SincStreamResampler)
-        and _arguments(function) == _arguments(vars(SincStreamResampler)[name])
-        for name, function in theirs.items()
-    )
 
 
 def _with_defaults(ours: type, **defaults: Any) -> type:
@@ -243,21 +214,7 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
                 given.arguments[name] = own
         original_init(*given.args, **given.kwargs)
 
-    derived = type(
-        ours.__name__,
-        (ours,),
-        {"__init__": init, "__module__": ours.__module__, "__doc__": ours.__doc__},
-    )
+    names = {"__init__": init, "__module__": ours.__module__, "__doc__": ours.__doc__}
+    derived = type(ours.__name__, (ours,), names)
     _derived[ours] = (defaults, derived)
     return derived
-
-
-def _log(changes: list[_Change]) -> None:
-    done = [change for change in changes if change.modules]
-    if done:
-        logger.info(
-            "; ".join(f"{c.name} is now {c.whose}'s in {', '.join(c.modules)}" for c in done)
-        )
-    if kept := [change for change in done if change.kept]:
-        names = "; ".join(f"{c.name} in {', '.join(c.kept)}" for c in kept)
-        logger.warning(f"imported before install(), and still Pipecat's: {names}")

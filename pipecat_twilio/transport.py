@@ -113,7 +113,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             self._backlog_secs -= secs
             if has_mixer and self._backlog_secs < 2 * secs:
                 lead_secs = LAST_SECS  # an empty queue would give background inside a word
-        if not await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs):
+        has_waited = await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs)
+        if not has_waited and self._held:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
         is_cleared = clears != self._clears and frame.metadata[HEARD_AT] > self._cleared_at
         return not is_cleared or frame in self._kept
@@ -226,8 +227,11 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             else:
                 self._backlog_secs = 0.0
                 self._twilio.speech_ended()
-        self._held.append((due, frame, direction))
-        await self._release(monotonic() + EARLY_SECS, steps=True)
+        if self._held or self._pushing.locked() or is_speech or due > monotonic() + EARLY_SECS:
+            self._held.append((due, frame, direction))
+            await self._release(monotonic() + EARLY_SECS, steps=True)
+        else:
+            await super().push_frame(frame, direction)
 
     async def _release(self, until: float, *, steps: bool = False) -> None:
         """Pushes what is due by a time, in order; in steps, up to the second frame of audio."""

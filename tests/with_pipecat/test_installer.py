@@ -215,9 +215,8 @@ class TestDefaults:
             auto_hang_up=False, sample_rate=12345
         )
         assert serializer_module.TwilioFrameSerializer("MZ1", params=own)._params is own
-        transport = transport_module.FastAPIWebsocketTransport(
-            Socket(), FastAPIWebsocketParams(), lead_secs=0
-        )
+        params = FastAPIWebsocketParams(serializer=serializer_of(answered()))
+        transport = transport_module.FastAPIWebsocketTransport(Socket(), params, lead_secs=0)
         assert transport.output()._lead_secs == 0
 
     def test_each_call_has_its_own_copy_of_the_params(self) -> None:
@@ -413,7 +412,7 @@ assert type(resampler) is pipecat_twilio.SincStreamResampler
         ({"base_url": "ftp://example.com"}, ValueError),
         ({"region": "evil.com/"}, ValueError),
         ({"lead_secs": "soon"}, ValueError),
-        ({"lead_secs": 61}, ValueError),
+        ({"lead_secs": 2.1}, ValueError),
     ],
 )
 def test_an_unusable_argument_is_refused_before_anything_is_changed(arguments, error) -> None:
