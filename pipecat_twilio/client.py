@@ -45,4 +45,4 @@ class TwilioClient(FastAPIWebsocketClient):
     async def trigger_client_disconnected(self) -> None:
         """Tells the output, then triggers the event."""
         await self.output.caller_left(self._close_code)
-        await super().trigger_client_disconnected()
+        await super().trigger_client_disconnected()  # type: ignore[no-untyped-call]

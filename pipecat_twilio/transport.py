@@ -47,7 +47,7 @@ def _secs(frame: OutputAudioRawFrame) -> float:
 
 
 def _unplayed_secs(frame: OutputAudioRawFrame) -> float:
-    return max(0.0, frame.metadata[HEARD_AT] + _secs(frame) - monotonic())
+    return max(0.0, float(frame.metadata[HEARD_AT]) + _secs(frame) - monotonic())
 
 
 class TwilioInputTransport(fastapi.FastAPIWebsocketInputTransport):
@@ -58,11 +58,14 @@ class TwilioInputTransport(fastapi.FastAPIWebsocketInputTransport):
         self._params = self._params.model_copy(update={"audio_in_enabled": False})
         # All but what FastAPIWebsocketInputTransport does, which is to stop reading.
         await super(fastapi.FastAPIWebsocketInputTransport, self).stop(frame)
-        await self._client.disconnect()  # closes nothing before the output does the same
+        client: Any = self._client
+        await client.disconnect()  # closes nothing before the output does the same
 
 
 class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     """The output of a `TwilioTransport`, which makes it."""
+
+    _params: fastapi.FastAPIWebsocketParams
 
     def __init__(self, *args: Any, lead_secs: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -98,9 +101,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         is_background = has_mixer and type(frame) is OutputAudioRawFrame
         if frame.interruptible:
             # What an interruption must clear is not sent behind what it must not.
-            await self._wait(
-                lambda: 0 if self._is_interrupting else self._kept_secs() - EARLY_SECS, max_secs
-            )
+            await self._wait(lambda: 0 if self._is_interrupting else self._kept_secs(), max_secs)
             if self._is_interrupting and not is_background:
                 return False
         if not await self._send(frame):
@@ -120,7 +121,10 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         return not is_cleared or frame in self._kept
 
     def _kept_secs(self) -> float:
-        return max(map(_unplayed_secs, self._kept), default=0)
+        """Until audio may be sent behind what is kept: a frame shortly before its end."""
+        kept_secs = max(map(_unplayed_secs, self._kept), default=0)
+        is_last = self._twilio.unplayed_secs() < kept_secs + TIMER_SECS
+        return kept_secs - EARLY_SECS * is_last
 
     async def write_dtmf(self, frame: Any) -> None:
         """Sends the tones of keys at once, and waits for none; an interruption keeps them."""
