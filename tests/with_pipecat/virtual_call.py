@@ -10,6 +10,7 @@ import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -116,10 +117,11 @@ class Twilio:
         self.closed_at: float | None = None
         self.sends: asyncio.Queue[str | int] = asyncio.Queue()  # what the bot receives
         self.send_secs = 0.0  # how long the bot's `send` takes; infinity if it never returns
-        self._marks: dict[asyncio.TimerHandle, str] = {}
 
     async def send_text(self, text: str) -> None:
-        if self.send_secs:
+        if self.send_secs == inf:
+            await asyncio.Event().wait()
+        elif self.send_secs:
             await asyncio.sleep(self.send_secs)
         now, message = self._loop.time(), json.loads(text)
         self.received.append((now, message))
