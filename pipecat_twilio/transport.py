@@ -7,7 +7,7 @@ output here keeps `lead_secs` in that buffer, and pushes each frame when the cal
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import inf
 from time import monotonic
@@ -159,7 +159,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         """Sends a message; the bot's own `clear` has the effect of an interruption."""
         await super().send_message(frame)
         if messages.is_clear(frame.message):
-            await self._forget_unheard()
+            await self._forget_unheard(goes_on=True)
 
     async def caller_left(self, close_code: int | None) -> None:
         """Ends all waits, and releases what is held: nobody will hear it."""
@@ -198,19 +198,25 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         finally:
             self._is_interrupting = False
 
-    async def _forget_unheard(self, kept: list[OutputAudioRawFrame] | None = None) -> None:
+    async def _forget_unheard(
+        self, kept: Sequence[OutputAudioRawFrame] = (), *, goes_on: bool = False
+    ) -> None:
         """Pushes what was heard, and drops what was not and will not be."""
-        self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), kept or []
+        self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), [*kept]
         await self._release(self._cleared_at)
-        self._held = deque(
-            (frame.metadata[HEARD_AT] if frame in self._kept else -inf, frame, direction)
-            for _, frame, direction in self._held
-            if (isinstance(frame, SPEECH_FRAMES[0]) and kept)
-            or isinstance(frame, SPEECH_FRAMES[1])
-            or not (frame.interruptible or isinstance(frame, OutputAudioRawFrame))
-            or frame in self._kept
-        )
-        if kept is None:
+        held, self._held, is_heard = self._held, deque(), goes_on
+        for _, frame, direction in reversed(held):
+            if isinstance(frame, OutputAudioRawFrame):
+                stays = frame in self._kept
+                is_heard = is_heard or stays
+            elif isinstance(frame, SPEECH_FRAMES):
+                stays = is_heard or isinstance(frame, frames.BotStoppedSpeakingFrame)
+                is_heard = is_heard and isinstance(frame, frames.BotStartedSpeakingFrame)
+            else:
+                stays = not frame.interruptible
+            if stays:
+                self._held.appendleft((frame.metadata.get(HEARD_AT, -inf), frame, direction))
+        if not self._is_interrupting:
             self._changed.set()
 
     async def push_frame(
@@ -231,26 +237,31 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             else:
                 self._backlog_secs = 0.0
                 self._twilio.speech_ended()
-        if self._held or self._pushing.locked() or is_speech or due > monotonic() + EARLY_SECS:
+        now = monotonic()
+        if self._held or self._pushing.locked() or is_speech or due > now + EARLY_SECS:
             self._held.append((due, frame, direction))
-            await self._release(monotonic() + EARLY_SECS, steps=True)
+            await self._release(now + TIMER_SECS, late_secs=LATE_SECS)
         else:
             await super().push_frame(frame, direction)
 
-    async def _release(self, until: float, *, steps: bool = False) -> None:
-        """Pushes what is due by a time, in order; in steps, up to the second frame of audio."""
-        audio_count = 0
+    async def _release(self, until: float, *, late_secs: float | None = None) -> None:
+        """Pushes what is due by a time, in order; all of it, or one frame of audio that is due.
+
+        Audio that is later than `late_secs` is left to the timer.
+        """
         async with self._pushing:
+            has_audio = False
             while self._held and self._held[0][0] <= until:
-                _, frame, direction = self._held[0]
-                audio_count += isinstance(frame, OutputAudioRawFrame)
-                if steps and audio_count > 1:
-                    break
+                due, frame, direction = self._held[0]
+                if isinstance(frame, OutputAudioRawFrame) and late_secs is not None:
+                    if has_audio or due < until - late_secs:
+                        break
+                    has_audio = True
                 self._held.popleft()
-                starts = isinstance(frame, frames.BotStartedSpeakingFrame)
                 if isinstance(frame, SPEECH_FRAMES):
                     # One of a pair may have been dropped.
                     key = direction, frame.transport_destination
+                    starts = isinstance(frame, frames.BotStartedSpeakingFrame)
                     if self._is_speaking.get(key, False) == starts:
                         continue
                     self._is_speaking[key] = starts
@@ -258,13 +269,21 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if self._timer:
             self._timer.cancel()
         if self._held:
-            due, frame, _ = self._held[0]
-            secs = due - monotonic() + LATE_SECS * isinstance(frame, OutputAudioRawFrame)
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(STEP_SECS, secs), self._release_due)
+            self._set_timer(self._held[0][0] + self._late_secs() - monotonic())
 
-    def _release_due(self) -> None:
-        self.create_task(self._release(monotonic() + TIMER_SECS, steps=True), "release")
+    def _late_secs(self) -> float:
+        return LATE_SECS * isinstance(self._held[0][1], OutputAudioRawFrame)
+
+    def _set_timer(self, secs: float) -> None:
+        at = asyncio.get_running_loop().time() + max(STEP_SECS, secs)
+        self._timer = asyncio.get_running_loop().call_at(at, self._release_due, at)
+
+    def _release_due(self, at: float) -> None:
+        if asyncio.get_running_loop().time() > at + STEP_SECS:
+            self._set_timer(0)  # the loop was held up, so the caller's audio has to be read first
+        elif self._held:
+            until = monotonic() + TIMER_SECS - self._late_secs()
+            self.create_task(self._release(until, late_secs=inf), "release")
 
     async def cleanup(self) -> None:
         """Drops what is held."""
