@@ -226,7 +226,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
                     channels > 1
                     or type(pcm) is not bytes
                     or len(pcm) % SAMPLE_BYTES
-                    or len(pcm) > SAMPLE_BYTES * rate * MAX_BUFFERED_SECS
+                    or len(pcm) > self._max_frame_bytes
                     or self._joiner.kept
                 ):
                     pcm = self._whole_mono_samples(pcm, now)
@@ -254,12 +254,13 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if channels > MAX_CHANNELS:
             raise ValueError(f"num_channels must be at most {MAX_CHANNELS}, got {channels}")
         self._format = (rate, channels)
+        self._max_frame_bytes = SAMPLE_BYTES * channels * rate * MAX_BUFFERED_SECS
 
     def _whole_mono_samples(self, audio: Any, now: float) -> bytes:
-        rate, channels = self._format
-        size = SAMPLE_BYTES * channels
-        pcm = pcm_bytes(audio, size * rate * MAX_BUFFERED_SECS)
-        return mix_down(self._joiner.join(pcm, size, self._format, now), channels)
+        channels = self._format[1]
+        pcm = pcm_bytes(audio, self._max_frame_bytes)
+        pcm = self._joiner.join(pcm, SAMPLE_BYTES * channels, self._format, now)
+        return mix_down(pcm, channels)
 
     async def _clear(self) -> str:
         self._buffer_cleared()
