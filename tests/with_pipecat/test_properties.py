@@ -23,13 +23,11 @@ from pipecat.frames.frames import (
     OutputAudioRawFrame,
     OutputTransportMessageFrame,
     OutputTransportMessageUrgentFrame,
-    TextFrame,
 )
 from streams import CORPUS, STREAM_SID, media, payload_of, ready
 
 from pipecat_twilio import (
     SincResampler,
-    SincStreamResampler,
     TwilioFrameSerializer,
     messages,
     ulaw,
@@ -40,7 +38,6 @@ PCM = np.random.default_rng(2).integers(-9000, 9000, 1280).astype("<i2").tobytes
 GOOD_RATE = 32_000  # of PCM: 40 ms
 IDLE_SECS = 60  # after which history is dropped; only the stream's own time can pass it here
 BOT_RATES = [None, None, None, 8000, 16000, 22050, 24000, 48000]  # None: as before
-LONGEST_SECS = 600  # Twilio does not hold more
 
 # A whole call takes up to half a second: too long for 3,000 examples in the usual time limit.
 pytestmark = pytest.mark.timeout(max(120, settings().max_examples))
@@ -72,14 +69,6 @@ async def check_that_audio_survives(junk: Iterable[str | bytes]) -> None:
     assert len(first.audio) == 640
     assert first.audio[256:] == EXPECTED[256:640]
     assert second.audio == EXPECTED[640:]
-
-
-async def can_be_resampled(rate: int) -> bool:
-    try:
-        await SincStreamResampler().resample(b"", rate, 8000)
-    except ValueError:
-        return False
-    return True
 
 
 def no_constant(name: str) -> None:
@@ -125,7 +114,7 @@ cut_short = st.integers(0, len(media(CODES, 20)) - 1).map(lambda end: media(CODE
 unreadable = texts | st.binary() | cut_short
 arriving = unreadable | near_misses | near_misses.map(str.encode)
 
-rates = st.sampled_from([8000, 11025, 16000, 22050, 24000, 44100, 48000]) | st.integers(1, 192_000)
+rates = st.sampled_from([11025, 22050, 44100]) | st.integers(20, 960).map(lambda n: 50 * n)
 audio_frames = st.builds(
     OutputAudioRawFrame,
     audio=st.binary(max_size=2000),
@@ -154,15 +143,6 @@ class TestFromTheNetwork:
         await check_that_audio_survives(conversation.split(b"\n"))
         await check_that_audio_survives(conversation.decode(errors="replace").split("\n"))
 
-    @given(st.lists(unreadable, max_size=8), st.sampled_from([8000, 16000, 22050, 24000]))
-    async def test_an_unreadable_message_has_no_effect_on_the_audio(self, junk, rate) -> None:
-        serializer = await call(rate)
-        first = await serializer.deserialize(media(CODES[:160], 20))
-        for data in junk:
-            assert await serializer.deserialize(data) is None
-        second = await serializer.deserialize(media(CODES[160:], 40))
-        assert first.audio + second.audio == resampled(8000, rate, ulaw.decode(CODES))
-
 
 class TestFromTheBot:
     """What `serialize` returns for any audio and any message."""
@@ -172,7 +152,8 @@ class TestFromTheBot:
         serializer = await call()
         for frame in frames:
             text = await serializer.serialize(frame)
-            assert text is None or isinstance(text, str)
+            if text is not None:
+                json.loads(text, parse_constant=no_constant)
         pieces = [
             await serializer.serialize(OutputAudioRawFrame(pcm, GOOD_RATE, 1))
             for pcm in (PCM[:1280], PCM[1280:])
@@ -183,12 +164,8 @@ class TestFromTheBot:
     @given(audio_frames)
     async def test_audio_is_sent_for_as_long_as_it_lasts(self, frame) -> None:
         text = await (await call()).serialize(frame)
-        samples = len(frame.audio) // (2 * frame.num_channels)
-        rate = frame.sample_rate
-        if 0 < samples <= LONGEST_SECS * rate and await can_be_resampled(rate):
-            assert len(payload_of(text)) == -(-samples * 8000 // rate)
-        else:
-            assert text is None
+        samples = -(-(len(frame.audio) // (2 * frame.num_channels)) * 8000 // frame.sample_rate)
+        assert len(payload_of(text) if text else b"") == samples
 
     @given(
         message_frames,
@@ -196,12 +173,6 @@ class TestFromTheBot:
     )
     async def test_a_message_that_can_be_json_is_sent_as_it_is(self, frame_type, message) -> None:
         assert json.loads(await (await call()).serialize(frame_type(message))) == message
-
-    @given(message_frames, to_be_sent)
-    async def test_any_other_message_is_json_or_none(self, frame_type, message) -> None:
-        text = await (await call()).serialize(frame_type(message))
-        if text is not None:
-            json.loads(text, parse_constant=no_constant)
 
 
 class Stream:
@@ -258,11 +229,6 @@ class Call(RuleBasedStateMachine):
         assert (frame.sample_rate, frame.num_channels) == (self.pipeline_rate, 1)
         self.heard.taken += ulaw.decode(codes)
         self.heard.given += frame.audio
-
-    @rule(chunks=st.integers(1, 20))
-    def the_caller_is_silent(self, chunks: int) -> None:
-        for _ in range(chunks):
-            self.the_caller_speaks(b"\xff" * 160, 0)
 
     @rule(codes=st.binary(max_size=400))
     def the_bots_own_audio_comes_back(self, codes: bytes) -> None:
@@ -333,10 +299,6 @@ class Call(RuleBasedStateMachine):
     def the_bot_sends_a_message(self, message: Any) -> None:
         text = self.leaves(OutputTransportMessageFrame(message))
         assert text is None or json.loads(text) == message
-
-    @rule()
-    def a_frame_passes_that_is_not_for_twilio(self) -> None:
-        assert self.leaves(TextFrame("hello")) is None
 
     @invariant()
     def all_audio_that_is_due_has_left(self) -> None:
