@@ -62,6 +62,7 @@ def in_virtual_time(monkeypatch: pytest.MonkeyPatch, main: Callable[[VirtualLoop
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = cast("VirtualLoop", runner.get_loop())
         monkeypatch.setattr("pipecat_twilio.serializer.monotonic", loop.time)
+        monkeypatch.setattr("pipecat_twilio.call_ending.monotonic", loop.time)
         monkeypatch.setattr("pipecat_twilio.output_transport.monotonic", loop.time)
         clocks = SimpleNamespace(monotonic=loop.time, time=loop.time)
         monkeypatch.setattr("pipecat.transports.websocket.fastapi.time", clocks)
