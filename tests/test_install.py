@@ -60,12 +60,12 @@ def run(command: str, folder: Path, *, fails: bool = False, **environment: str) 
     words = shlex.split(command)
     if words[0] == "uv":
         words[0] = find_uv_bin()
-    own = {"UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never"}
+    own = {"UV_PYTHON_DOWNLOADS": "never", "VIRTUAL_ENV": str(folder / ".venv")}
     done = subprocess.run(
         words,
         check=False,
         cwd=folder,
-        env=os.environ | own | {"VIRTUAL_ENV": str(folder / ".venv")} | environment,
+        env=os.environ | own | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -84,10 +84,10 @@ class TestInEmptyEnvironments:
         here = re.sub(r"(?<= )/(src|wheels)", rf"{tmp_path}/\1", dockerfile)
         commands = re.findall(r"^RUN (?!apt-get)(.*)$", here, re.MULTILINE)
         *build, install_all = [text.replace(REPOSITORY, f"file://{clone}") for text in commands]
+        run(f"uv venv --quiet --python {sys.executable}", tmp_path)
         for command in build:
             run(command, tmp_path)
         (wheel,) = (tmp_path / "wheels").glob("*.whl")
-        run("uv venv --quiet", tmp_path)
         run(f"uv pip install {wheel}", tmp_path)  # and what the package itself needs
         python = f"{tmp_path}/.venv/bin/python -P -c"
         for use in ("install; install()", "TwilioTransport"):
@@ -99,7 +99,7 @@ class TestInEmptyEnvironments:
 
     def test_pip_and_uv_take_what_they_are_told(self, clone, tmp_path) -> None:
         with_pip, with_uv = (text.replace(REPOSITORY, f"file://{clone}") for text in blocks("sh"))
-        run("uv venv --quiet --seed", tmp_path)
+        run(f"uv venv --quiet --seed --python {sys.executable}", tmp_path)
         pip = with_pip.replace("install", "install --dry-run --no-deps", 1)
         said = run(f"{tmp_path}/.venv/bin/{pip}", tmp_path)
         assert re.search("Would install pipecat-ai.* pipecat-twilio", said)
@@ -109,5 +109,5 @@ class TestInEmptyEnvironments:
 
     def test_without_a_compiler_the_build_says_what_the_page_quotes(self, clone, tmp_path) -> None:
         quoted = next(text for text in blocks("text") if "gcc" in text)
-        no_gcc = {"CC": "gcc", "PATH": str(tmp_path)}
+        no_gcc = {"CC": "gcc", "PATH": str(tmp_path), "UV_PYTHON": sys.executable}
         assert quoted in run(f"uv build --wheel {clone}", tmp_path, fails=True, **no_gcc)
