@@ -19,7 +19,12 @@ from pipecat.audio.dtmf.utils import load_dtmf_audio
 from pipecat.frames import frames
 from pipecat.frames.frames import Frame, OutputAudioRawFrame
 from pipecat.processors.frame_processor import FrameDirection
-from pipecat.transports.websocket import fastapi
+
+try:
+    from pipecat.transports.websocket import fastapi
+except ImportError as error:
+    needed = 'pip install "pipecat-ai[websocket]"'
+    raise ImportError(f"TwilioTransport needs FastAPI: {needed}") from error
 
 from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
