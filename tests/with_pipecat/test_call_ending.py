@@ -253,12 +253,16 @@ async def test_the_report_can_be_read_at_any_time(clock) -> None:
         await serializer.deserialize(json.dumps(messages.mark(STREAM_SID, "a")))
     await serializer.deserialize("{")
     clock.now = 101.9
+    serializer.caller_stopped(0.5)
+    serializer.speech_started()
     await serializer.serialize(OutputAudioRawFrame(speech(1280), 16000, 1))  # a new answer
     serializer.speech_ended()
     clock.now = 102.5
+    serializer.caller_stopped(0.7)
+    serializer.speech_started()
     await serializer.serialize(OutputAudioRawFrame(speech(1280), 16000, 1))  # and another
-    serializer.answered(0.5)
-    serializer.answered(0.7)
+    serializer.caller_stopped(9)  # while the bot is heard
+    serializer.speech_started()
     await serializer.deserialize(media(bytes(160), 2520))
     report = serializer.call_report
     assert (report.stream_sid, report.call_sid) == (STREAM_SID, "")
