@@ -269,7 +269,8 @@ async def test_the_report_can_be_read_at_any_time(clock) -> None:
     assert report.caller_secs == pytest.approx(51 * 0.02)
     assert report.bot_secs == pytest.approx(0.32)
     assert report.first_audio_secs == pytest.approx(1.5)
-    assert (report.answers, report.answer_secs, report.worst_answer_secs) == (2, 0.6, 0.7)
+    assert report.answers == 2
+    assert (report.answer_secs, report.worst_answer_secs) == pytest.approx((0.6, 0.7))
     assert (report.gaps, report.gap_secs) == (1, pytest.approx(0.1))
     assert report.longest_silence_secs == pytest.approx(1.52)
     assert report.interruptions == 1
