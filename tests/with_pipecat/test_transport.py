@@ -5,7 +5,6 @@ import importlib
 import re
 import sys
 from importlib import util
-from typing import Any
 from unittest.mock import AsyncMock
 
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 from pipecat.audio.dtmf.types import KeypadEntry
 from pipecat.frames.frames import (
     CancelFrame,
-    EndFrame,
     ErrorFrame,
     InterruptionFrame,
     OutputAudioRawFrame,

@@ -313,7 +313,7 @@ class TestBeginAndEndOfSpeech:
 
 
 @pytest.mark.parametrize("stall_secs", [0, 0.12, 0.4])
-@pytest.mark.parametrize("lead_secs", [0.5, 2])
+@pytest.mark.parametrize("lead_secs", [0.2, 0.5, 2])
 @pytest.mark.parametrize("jitter_secs", [0, 0.01, 0.03])
 def test_a_recording_behind_the_output_is_no_longer_than_with_pipecats_transport(
     play: Play, lead_secs, stall_secs, jitter_secs
