@@ -15,6 +15,7 @@ class TwilioClient(FastAPIWebsocketClient):
 
     def __init__(self, websocket: Any, callbacks: Any, params: FastAPIWebsocketParams) -> None:
         super().__init__(websocket, callbacks, params.ws_close_timeout)
+        self._socket = websocket
         self._params = params
         self._is_stuck = False
         self._close_code: int | None = None
@@ -26,7 +27,7 @@ class TwilioClient(FastAPIWebsocketClient):
 
     async def receive(self) -> AsyncIterator[str | bytes]:
         """Yields the messages until the socket is closed."""
-        while (message := await self._websocket.receive())["type"] != "websocket.disconnect":
+        while (message := await self._socket.receive())["type"] != "websocket.disconnect":
             if data := message.get("text") or message.get("bytes"):
                 yield data
         self._close_code = message.get("code")

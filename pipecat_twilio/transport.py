@@ -7,7 +7,7 @@ output here keeps `lead_secs` in that buffer, and pushes each frame when the cal
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import inf
 from time import monotonic
@@ -28,8 +28,8 @@ from pipecat_twilio.twilio import messages
 
 TIMER_SECS = 0.001  # timers are not more exact
 EARLY_SECS = 0.035  # a frame due sooner is pushed at once: 20 ms, and jitter. Waking up costs CPU
-LATE_SECS = 0.03  # how late a timer may push audio: the next write usually does it before
-STEP_SECS = 0.005  # between overdue frames: the caller's own late audio is read meanwhile
+LATE_SECS = 0.02  # overdue audio is pushed in steps: the caller's own late audio is read meanwhile
+STEP_SECS = 0.005
 LAST_SECS = 0.01  # when a mixer's queue is asked for speech that may not have come yet
 PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
 TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late after taking it
@@ -71,27 +71,33 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         super().__init__(*args, **kwargs)
         self._twilio: Any = self._params.serializer
         self._lead_secs = lead_secs
-        self._changed = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
         self._clears, self._cleared_at = 0, -inf
         self._is_interrupting = False
         self._backlog_secs = 0.0  # of speech that came and was not sent
         self._held: deque[tuple[float, Frame, FrameDirection]] = deque()  # each with its due time
         self._pushing = asyncio.Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._pushing_task: asyncio.Task[None] | None = None
         self._is_speaking: dict[Any, bool] = {}  # as was pushed
 
     async def _wait(self, secs_left: Callable[[], float], max_secs: float = inf) -> bool:
         """Waits until no time is left, but at most `max_secs`; returns whether it waited."""
-        end, waited = monotonic() + max_secs, False
+        end, event, has_waited = monotonic() + max_secs, asyncio.Event(), False
         while (secs := min(secs_left(), end - monotonic())) > TIMER_SECS:
-            self._changed.clear()
-            timer = asyncio.get_running_loop().call_later(secs, self._changed.set)
+            event.clear()
+            self._waiting.add(event)
+            timer = asyncio.get_running_loop().call_later(secs, event.set)
             try:
-                waited = await self._changed.wait()
+                has_waited = await event.wait()
             finally:
                 timer.cancel()
-        return waited
+                self._waiting.discard(event)
+        return has_waited
+
+    def _look_again(self) -> None:
+        for event in self._waiting:
+            event.set()
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
@@ -159,7 +165,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         """Sends a message; the bot's own `clear` has the effect of an interruption."""
         await super().send_message(frame)
         if messages.is_clear(frame.message):
-            await self._forget_unheard()
+            await self._forget_unheard(goes_on=True)
 
     async def caller_left(self, close_code: int | None) -> None:
         """Ends all waits, and releases what is held: nobody will hear it."""
@@ -192,26 +198,32 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 await self._forget_unheard(self._kept)
             await super().process_frame(frame, direction)
             await self._release(-inf)
-            self._changed.set()
+            self._look_again()
             for _ in range(TURNS):
                 await asyncio.sleep(0)
         finally:
             self._is_interrupting = False
 
-    async def _forget_unheard(self, kept: list[OutputAudioRawFrame] | None = None) -> None:
+    async def _forget_unheard(
+        self, kept: Sequence[OutputAudioRawFrame] = (), *, goes_on: bool = False
+    ) -> None:
         """Pushes what was heard, and drops what was not and will not be."""
-        self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), kept or []
+        self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), [*kept]
         await self._release(self._cleared_at)
-        self._held = deque(
-            (frame.metadata[HEARD_AT] if frame in self._kept else -inf, frame, direction)
-            for _, frame, direction in self._held
-            if (isinstance(frame, SPEECH_FRAMES[0]) and kept)
-            or isinstance(frame, SPEECH_FRAMES[1])
-            or not (frame.interruptible or isinstance(frame, OutputAudioRawFrame))
-            or frame in self._kept
-        )
-        if kept is None:
-            self._changed.set()
+        held, self._held, is_heard = self._held, deque(), goes_on
+        for _, frame, direction in reversed(held):
+            if isinstance(frame, OutputAudioRawFrame):
+                stays = frame in self._kept
+                is_heard = is_heard or stays
+            elif isinstance(frame, SPEECH_FRAMES):
+                stays = is_heard or isinstance(frame, frames.BotStoppedSpeakingFrame)
+                is_heard = is_heard and isinstance(frame, frames.BotStartedSpeakingFrame)
+            else:
+                stays = not frame.interruptible
+            if stays:
+                self._held.appendleft((frame.metadata.get(HEARD_AT, -inf), frame, direction))
+        if not self._is_interrupting:
+            self._look_again()
 
     async def push_frame(
         self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
@@ -231,47 +243,49 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             else:
                 self._backlog_secs = 0.0
                 self._twilio.speech_ended()
-        if self._held or self._pushing.locked() or is_speech or due > monotonic() + EARLY_SECS:
-            self._held.append((due, frame, direction))
-            await self._release(monotonic() + EARLY_SECS, steps=True)
-        else:
-            await super().push_frame(frame, direction)
+        is_due = due <= monotonic() + EARLY_SECS * (not is_speech)
+        if is_due and not self._held and not self._pushing.locked():
+            await self._push(frame, direction)
+            return
+        self._held.append((due, frame, direction))
+        if not self._pushing_task or self._pushing_task.done():
+            self._pushing_task = self.create_task(self._push_held(), "push_held")
 
-    async def _release(self, until: float, *, steps: bool = False) -> None:
-        """Pushes what is due by a time, in order; in steps, up to the second frame of audio."""
-        audio_count = 0
-        async with self._pushing:
-            while self._held and self._held[0][0] <= until:
-                _, frame, direction = self._held[0]
-                audio_count += isinstance(frame, OutputAudioRawFrame)
-                if steps and audio_count > 1:
-                    break
-                self._held.popleft()
-                starts = isinstance(frame, frames.BotStartedSpeakingFrame)
-                if isinstance(frame, SPEECH_FRAMES):
-                    # One of a pair may have been dropped.
-                    key = direction, frame.transport_destination
-                    if self._is_speaking.get(key, False) == starts:
-                        continue
-                    self._is_speaking[key] = starts
-                await super().push_frame(frame, direction)
-        if self._timer:
-            self._timer.cancel()
-        if self._held:
+    async def _push_held(self) -> None:
+        """Pushes each held frame when it is due."""
+        while self._held:
             due, frame, _ = self._held[0]
-            secs = due - monotonic() + LATE_SECS * isinstance(frame, OutputAudioRawFrame)
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(STEP_SECS, secs), self._release_due)
+            if isinstance(frame, OutputAudioRawFrame) and due < monotonic() - LATE_SECS:
+                await asyncio.sleep(STEP_SECS)
+            else:
+                await self._wait(lambda due=due: due - monotonic())
+            if self._held and self._held[0][1] is frame:
+                await self._release(monotonic() + TIMER_SECS, 1)
 
-    def _release_due(self) -> None:
-        self.create_task(self._release(monotonic() + TIMER_SECS, steps=True), "release")
+    async def _release(self, until: float, count: float = inf) -> None:
+        """Pushes what is due by a time, in order, but no more than `count` frames."""
+        async with self._pushing:
+            while self._held and self._held[0][0] <= until and count > 0:
+                _, frame, direction = self._held.popleft()
+                await self._push(frame, direction)
+                count -= 1
+
+    async def _push(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, SPEECH_FRAMES):
+            # One of a pair may have been dropped.
+            key = direction, frame.transport_destination
+            starts = isinstance(frame, frames.BotStartedSpeakingFrame)
+            if self._is_speaking.get(key, False) == starts:
+                return
+            self._is_speaking[key] = starts
+        await super().push_frame(frame, direction)
 
     async def cleanup(self) -> None:
         """Drops what is held."""
-        await super().cleanup()  # type: ignore[no-untyped-call]
         self._held.clear()
-        if self._timer:
-            self._timer.cancel()
+        if self._pushing_task:
+            await self.cancel_task(self._pushing_task)
+        await super().cleanup()  # type: ignore[no-untyped-call]
 
 
 class TwilioTransport(fastapi.FastAPIWebsocketTransport):
