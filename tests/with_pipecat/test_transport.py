@@ -444,7 +444,7 @@ class TestPipecatsOwnClasses:
     @pytest.mark.parametrize(
         "name",
         ["_callbacks", "_client", "_input", "_input_name", "_output", "_output_name", "_params"]
-        + ["_websocket", "_write_frame"],
+        + ["_write_frame"],
     )
     def test_a_pipecat_without_a_private_name_paces_as_ever_and_is_warned_of_once(
         self, play, monkeypatch, log, name
