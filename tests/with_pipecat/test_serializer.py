@@ -374,7 +374,7 @@ class TestMarks:
         from pipecat.processors.frameworks.rtvi import RTVIProcessor
         from pipecat.tests.utils import run_test
 
-        await run_test(RTVIProcessor(), frames_to_send=[MarkFrame("a")])
+        await run_test(RTVIProcessor(), frames_to_send=[MarkFrame("a")], start_timeout=30)
         assert not [line for line in log if line.startswith("WARNING")]
 
 

@@ -19,7 +19,8 @@ from pipecat.processors.audio.audio_buffer_processor import AudioBufferProcessor
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from streams import media
-from virtual_call import RATE, Bot, Hum, Play, stall, words
+from virtual_bot import Bot, Hum, Play, words
+from virtual_call import RATE, stall
 
 from pipecat_twilio import TwilioTransport
 

@@ -12,7 +12,8 @@ from pipecat.frames.frames import (
     OutputDTMFUrgentFrame,
     OutputTransportMessageUrgentFrame,
 )
-from virtual_call import RATE, Bot, own_clear, words
+from virtual_bot import Bot, own_clear, words
+from virtual_call import RATE
 
 CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
 KEY_SECS = 0.5

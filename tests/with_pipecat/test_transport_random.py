@@ -24,7 +24,8 @@ from pipecat.frames.frames import (
     TTSStoppedFrame,
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
-from virtual_call import RATE, STREAM_SID, Bot, Play, own_clear, stall, words
+from virtual_bot import Bot, Play, own_clear, words
+from virtual_call import RATE, STREAM_SID, stall
 
 from pipecat_twilio import TwilioTransport, messages
 from pipecat_twilio.audio.ulaw import encode
@@ -85,8 +86,7 @@ def made(random: Random, *, has_cuts: bool, has_stalls: bool) -> Call:
             events.append((at + random.uniform(0, 1), key))
         at += random.choice([0, 0, secs, secs + 1])
     is_cleared = random.random() < 0.3
-    for cut in cuts:
-        events.append((cut, own_clear() if is_cleared else InterruptionFrame()))
+    events += [(cut, own_clear() if is_cleared else InterruptionFrame()) for cut in cuts]
     stalls = [(random.uniform(0, 6), random.choice([0.05, 0.12, 0.3])) for _ in range(4)]
     events.sort(key=lambda event: event[0])
     return Call(events, stalls if has_stalls else [], spoken, is_kept, came, cuts, is_cleared)

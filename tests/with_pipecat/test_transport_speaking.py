@@ -15,7 +15,8 @@ from pipecat.frames.frames import (
     TTSStoppedFrame,
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
-from virtual_call import RATE, Bot, Hum, Play, own_clear, words
+from virtual_bot import Bot, Hum, Play, own_clear, words
+from virtual_call import RATE
 
 from pipecat_twilio import TwilioTransport
 
