@@ -19,7 +19,8 @@ from pipecat.frames.frames import (
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from streams import documented, media
-from virtual_call import STREAM_SID, Bot, Play, own_clear
+from virtual_bot import Bot, Play, own_clear
+from virtual_call import STREAM_SID
 
 from pipecat_twilio import MarkFrame, TwilioTransport, messages
 
