@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import fastapi_bot
 import pytest
-from dialing import read_twiml
+from dialing import ACCOUNT_SID, read_twiml
 from pipecat.frames.frames import CancelFrame, TTSStoppedFrame
 from pipecat.tests.utils import run_test
+from serving import serve
+from streams import CALL_SID, documented, media
 
 from pipecat_twilio import MarkFrame, TwilioFrameSerializer, TwilioTransport, install, messages
 from pipecat_twilio.twilio.call_report import CallReport
@@ -98,6 +102,30 @@ class TestSnippets:
         names_of("def let_the_call_go_on")["let_the_call_go_on"](Call, Call, serializer)
         await asyncio.wait_for(handlers[0](), 5)
         assert bool(requests) is is_ended
+
+    async def test_a_server_that_stops_ends_its_calls(self, monkeypatch, log) -> None:
+        requests = []
+
+        async def request(serializer: TwilioFrameSerializer) -> None:
+            await asyncio.sleep(0.2)  # uvicorn waits for it
+            requests.append(serializer._call_sid)
+
+        monkeypatch.setattr(TwilioFrameSerializer, "_hang_up_call", request)
+        monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT_SID)
+        monkeypatch.setenv("TWILIO_AUTH_TOKEN", "token")
+        async with aiohttp.ClientSession() as session:
+            async with serve(fastapi_bot.app) as port:
+                socket = await session.ws_connect(f"http://127.0.0.1:{port}/stream")
+                for event in ("connected", "start"):
+                    await socket.send_json(documented(event))
+                for at_ms in range(0, 200, 20):
+                    await socket.send_str(media(bytes(160), at_ms))
+                await socket.receive(20)  # the echo
+            while (message := await socket.receive(5)).type != aiohttp.WSMsgType.CLOSE:
+                pass
+            assert message.data == 1012
+        assert requests == [CALL_SID]
+        assert any("ended_by server stopped" in line for line in log)
 
     def test_the_twiml_opens_a_stream_and_then_asks_the_webhook_again(self) -> None:
         (twiml,) = snippets("xml")
