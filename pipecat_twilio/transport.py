@@ -7,7 +7,7 @@ output here keeps `lead_secs` in that buffer, and pushes each frame when the cal
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from math import inf
 from time import monotonic
@@ -26,7 +26,7 @@ except ImportError as error:
     needed = 'pip install "pipecat-ai[websocket]"'
     raise ImportError(f"TwilioTransport needs FastAPI: {needed}") from error
 
-from pipecat_twilio.client import TwilioClient
+from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
 from pipecat_twilio.serializer import TwilioFrameSerializer
 from pipecat_twilio.twilio import messages
@@ -40,10 +40,7 @@ PLAYED_SECS = 0.02  # all counts as played when only this is left: the line dela
 TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late after taking it
 
 SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
-PRIVATE_NAMES = (
-    *("_callbacks", "_client", "_input", "_input_name", "_output", "_output_name", "_params"),
-    "_write_frame",
-)
+PRIVATE_NAMES = ("_callbacks", "_client", "_input", "_input_name", "_output", "_output_name")
 HEARD_AT = "heard_at"  # in the metadata of audio that was sent: when the caller hears it begin
 
 
@@ -53,18 +50,6 @@ def _secs(frame: OutputAudioRawFrame) -> float:
 
 def _unplayed_secs(frame: OutputAudioRawFrame) -> float:
     return max(0.0, float(frame.metadata[HEARD_AT]) + _secs(frame) - monotonic())
-
-
-class TwilioInputTransport(fastapi.FastAPIWebsocketInputTransport):
-    """Pipecat's input, which reads on after `EndFrame`: pings, marks, and a caller who leaves."""
-
-    async def stop(self, frame: frames.EndFrame) -> None:
-        """Stops the caller's audio. The socket is read until the output closes it."""
-        self._params = self._params.model_copy(update={"audio_in_enabled": False})
-        # All but what FastAPIWebsocketInputTransport does, which is to stop reading.
-        await super(fastapi.FastAPIWebsocketInputTransport, self).stop(frame)
-        client: Any = self._client
-        await client.disconnect()  # closes nothing before the output does the same
 
 
 class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
@@ -86,23 +71,18 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._pushing_task: asyncio.Task[None] | None = None
         self._is_speaking: dict[Any, bool] = {}  # as was pushed
 
-    async def _wait(self, secs_left: Callable[[], float], max_secs: float = inf) -> bool:
-        """Waits until no time is left, but at most `max_secs`; returns whether it waited."""
-        end, event, has_waited = monotonic() + max_secs, asyncio.Event(), False
+    async def _wait(self, secs_left: Callable[[], float], max_secs: float = inf) -> None:
+        """Waits until no time is left, but at most `max_secs`."""
+        end, event = monotonic() + max_secs, asyncio.Event()
         while (secs := min(secs_left(), end - monotonic())) > TIMER_SECS:
             event.clear()
             self._waiting.add(event)
             timer = asyncio.get_running_loop().call_later(secs, event.set)
             try:
-                has_waited = await event.wait()
+                await event.wait()
             finally:
                 timer.cancel()
                 self._waiting.discard(event)
-        return has_waited
-
-    def _look_again(self) -> None:
-        for event in self._waiting:
-            event.set()
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
@@ -122,20 +102,20 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             await asyncio.sleep(secs)
         lead_secs = max(secs, 0 if is_background else self._lead_secs)
         if not is_background:
-            self._backlog_secs -= secs
+            self._backlog_secs = max(0.0, self._backlog_secs - secs)
             if has_mixer and self._backlog_secs < 2 * secs:
                 lead_secs = LAST_SECS  # an empty queue would give background inside a word
-        has_waited = await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs)
-        if not has_waited and self._held:
+        await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs)
+        if self._held:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
         is_cleared = clears != self._clears and frame.metadata[HEARD_AT] > self._cleared_at
         return not is_cleared or frame in self._kept
 
     def _kept_secs(self) -> float:
         """Until audio may be sent behind what is kept: a frame shortly before its end."""
-        kept_secs = max(map(_unplayed_secs, self._kept), default=0)
-        is_last = self._twilio.unplayed_secs() < kept_secs + TIMER_SECS
-        return kept_secs - EARLY_SECS * is_last
+        secs = max(map(_unplayed_secs, self._kept), default=0.0)
+        is_last = bool(self._twilio.unplayed_secs() < secs + TIMER_SECS)
+        return secs - EARLY_SECS * is_last
 
     async def write_dtmf(self, frame: Any) -> None:
         """Sends the tones of keys at once, and waits for none; an interruption keeps them."""
@@ -203,15 +183,14 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 await self._forget_unheard(self._kept)
             await super().process_frame(frame, direction)
             await self._release(-inf)
-            self._look_again()
+            for event in self._waiting:
+                event.set()
             for _ in range(TURNS):
                 await asyncio.sleep(0)
         finally:
             self._is_interrupting = False
 
-    async def _forget_unheard(
-        self, kept: Sequence[OutputAudioRawFrame] = (), *, goes_on: bool = False
-    ) -> None:
+    async def _forget_unheard(self, kept: Any = (), *, goes_on: bool = False) -> None:
         """Pushes what was heard, and drops what was not and will not be."""
         self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), [*kept]
         await self._release(self._cleared_at)
@@ -227,12 +206,10 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 stays = not frame.interruptible
             if stays:
                 self._held.appendleft((frame.metadata.get(HEARD_AT, -inf), frame, direction))
-        if not self._is_interrupting:
-            self._look_again()
+        for event in () if self._is_interrupting else self._waiting:
+            event.set()
 
-    async def push_frame(
-        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
-    ) -> None:
+    async def push_frame(self, frame: Frame, direction: Any = FrameDirection.DOWNSTREAM) -> None:
         """Pushes audio, what is behind it, and the start and stop of speech when it is heard."""
         is_speech = isinstance(frame, SPEECH_FRAMES)
         is_system = isinstance(frame, frames.SystemFrame) or direction == FrameDirection.UPSTREAM
@@ -243,11 +220,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         due = frame.metadata.get(HEARD_AT, -inf)
         if is_speech:
             due = monotonic() + self._twilio.unplayed_secs()
-            if isinstance(frame, frames.BotStartedSpeakingFrame):
-                self._twilio.speech_started()
-            else:
-                self._backlog_secs = 0.0
-                self._twilio.speech_ended()
+            is_start = isinstance(frame, frames.BotStartedSpeakingFrame)
+            self._twilio.speech_started() if is_start else self._twilio.speech_ended()
         is_due = due <= monotonic() + EARLY_SECS * (not is_speech)
         if is_due and not self._held and not self._pushing.locked():
             await self._push(frame, direction)
@@ -263,17 +237,15 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             if isinstance(frame, OutputAudioRawFrame) and due < monotonic() - LATE_SECS:
                 await asyncio.sleep(STEP_SECS)
             else:
-                await self._wait(lambda due=due: due - monotonic())
-            if self._held and self._held[0][1] is frame:
-                await self._release(monotonic() + TIMER_SECS, 1)
+                await self._wait(lambda: due - monotonic())  # noqa: B023  # ends in this turn
+            await self._release(min(due, monotonic() + TIMER_SECS))
 
-    async def _release(self, until: float, count: float = inf) -> None:
-        """Pushes what is due by a time, in order, but no more than `count` frames."""
+    async def _release(self, until: float) -> None:
+        """Pushes what is due by a time, in order."""
         async with self._pushing:
-            while self._held and self._held[0][0] <= until and count > 0:
+            while self._held and self._held[0][0] <= until:
                 _, frame, direction = self._held.popleft()
                 await self._push(frame, direction)
-                count -= 1
 
     async def _push(self, frame: Frame, direction: FrameDirection) -> None:
         if isinstance(frame, SPEECH_FRAMES):
@@ -296,7 +268,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 class TwilioTransport(fastapi.FastAPIWebsocketTransport):
     """Pipecat's `FastAPIWebsocketTransport`, but a late event loop is not heard.
 
-    Arguments and events are Pipecat's. With a serializer of another kind, it is Pipecat's.
+    With a serializer of another kind, input and output are Pipecat's own.
 
     Args:
         websocket, params, input_name, output_name: Pipecat's arguments.
@@ -320,8 +292,8 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
         check_lead_secs(lead_secs)
         super().__init__(websocket, params, input_name=input_name, output_name=output_name)
         known = {*vars(self), *dir(fastapi.FastAPIWebsocketOutputTransport)}
-        if lacking := [name for name in PRIVATE_NAMES if name not in known]:
-            _warn_once(", ".join(lacking))
+        if lacking := {*PRIVATE_NAMES, "_params", "_write_frame"} - known:
+            _warn_once(", ".join(sorted(lacking)))
         elif isinstance(params.serializer, TwilioFrameSerializer):
             self._client = client = TwilioClient(websocket, self._callbacks, params)
             self._input = TwilioInputTransport(self, client, params, name=self._input_name)
