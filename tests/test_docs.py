@@ -20,7 +20,7 @@ from pipecat_twilio.twilio.call_report import CallReport
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
-    str(path.relative_to(ROOT)): path.read_text()
+    path.relative_to(ROOT).as_posix(): path.read_text()
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "examples" / "README.md")
 }
 README, REFERENCE = PAGES["README.md"], PAGES["docs/reference.md"]
@@ -180,6 +180,12 @@ class TestPages:
                     figures <= set(re.findall(r"[\d.]+", p)) for p in places
                 ), row
         assert rows > 5
+
+    def test_every_file_of_the_package_has_its_one_job(self) -> None:
+        table = PAGES["CONTRIBUTING.md"].split("\n## ")[1]
+        files = {path.name for path in (ROOT / "pipecat_twilio").rglob("*.*")}
+        kept = {name for name in files if re.search(r"(?<!__init__)\.(py|pyx|pxd|h)$", name)}
+        assert kept == set(re.findall(r"`(\w+\.\w+)`", table)) - {"test_package.py"}
 
     def test_the_same_releases_of_pipecat_are_named_everywhere(self) -> None:
         assert "Tested with Pipecat v1.14.0; 1.12 is the oldest" in README
