@@ -17,7 +17,6 @@ from cpuinfo import get_cpu_info
 
 from pipecat_twilio.audio import resampler
 
-
 PEERS = ("pipecat-ai", "numpy", "soxr", "samplerate", "av")
 
 

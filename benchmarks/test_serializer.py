@@ -2,7 +2,6 @@
 
 import base64
 import json
-from binascii import b2a_base64
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,39 +20,25 @@ SECS = 2
 CALLS = 100
 
 
-class MediaPart(msgspec.Struct, gc=False):
-    """The audio of a message; msgspec decodes the base64."""
-
-    payload: bytes
-
-
-class Media(msgspec.Struct, gc=False, tag_field="event", tag="media"):
-    """A message of audio; the floor knows no other."""
-
-    media: MediaPart
-
-
 class Floor:
-    """No more than a coroutine, a message parsed or built, mu-law, the filter, and a frame."""
+    """What no serializer can do without: a coroutine, JSON, mu-law, the filter, Pipecat's frame."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self.inbound = SincResampler(8000, rate, clear_after_secs=None)
         self.outbound = SincResampler(rate, 8000, clear_after_secs=None)
-        self.parse = msgspec.json.Decoder(Media).decode
+        self.parse = msgspec.json.Decoder(messages.Message, strict=False).decode
 
     async def deserialize(self, text: str) -> InputAudioRawFrame:
-        pcm = self.inbound.process(ulaw.decode(self.parse(text).media.payload))
-        return InputAudioRawFrame(pcm, self.rate, 1)
+        codes = self.parse(text).media.payload
+        return InputAudioRawFrame(self.inbound.process(ulaw.decode(codes)), self.rate, 1)
 
     async def serialize(self, frame: OutputAudioRawFrame) -> str:
-        codes = ulaw.encode(self.outbound.process(frame.audio))
-        payload = b2a_base64(codes, newline=False).decode()
-        return f'{{"event":"media","streamSid":"{STREAM_SID}","media":{{"payload":"{payload}"}}}}'
+        return messages.media(STREAM_SID, ulaw.encode(self.outbound.process(frame.audio)))
 
 
 SERIALIZERS: dict[str, Any] = {"ours": TwilioFrameSerializer, "pipecat": PipecatSerializer}
-ALL = (*SERIALIZERS, "floor")
+FLOOR = "floor: coroutine, JSON, mu-law, filter, frame"
 
 
 def made(who: str, rate: int) -> Any:
@@ -76,15 +61,19 @@ def inbound(secs: int = SECS) -> list[str]:
     return texts
 
 
-def outbound(rate: int, secs: int = SECS) -> list[OutputAudioRawFrame]:
-    """Returns what the transport hands to the serializer: a frame for each 40 ms."""
-    pcm = pieces(speech_like(secs, rate), rate // 25 * 2)
-    return [OutputAudioRawFrame(piece, rate, 1) for piece in pcm]
+def outbound(rate: int, secs: int = SECS) -> list[bytes]:
+    """Returns the audio that the transport makes frames of: 40 ms each."""
+    return pieces(speech_like(secs, rate), rate // 25 * 2)
 
 
-async def all_of(method: Any, arguments: list[Any]) -> list[Any]:
-    """Awaits a call for each argument, as the transport's loop does."""
-    return [await method(argument) for argument in arguments]
+async def hear(serializer: Any, texts: list[str]) -> list[Any]:
+    """Awaits a call for each message, as the transport's loop does."""
+    return [await serializer.deserialize(text) for text in texts]
+
+
+async def say(serializer: Any, pcm: list[bytes], rate: int) -> list[Any]:
+    """Awaits a call for each frame; the transport makes one of each piece of audio."""
+    return [await serializer.serialize(OutputAudioRawFrame(piece, rate, 1)) for piece in pcm]
 
 
 def assert_heard(pcm: bytes, rate: int, said: bytes, share_of_band: float) -> None:
@@ -94,26 +83,26 @@ def assert_heard(pcm: bytes, rate: int, said: bytes, share_of_band: float) -> No
     assert abs(10 * np.log10(powers[0] / powers[1] / share_of_band)) < 1.5
 
 
-@pytest.mark.parametrize("who", ALL)
+@pytest.mark.parametrize("who", [*SERIALIZERS, FLOOR])
 @pytest.mark.parametrize("rate", RATES)
 def test_deserialize(benchmark, who: str, rate: int) -> None:
     benchmark.group, benchmark.param = f"deserialize 20 ms, to {rate // 1000} kHz", who
-    said = speech_like(SECS, 8000)
     texts = inbound()
     benchmark.extra_info["calls"] = len(texts)
     serializer = made(who, rate)
-    frames = benchmark(lambda: run(all_of(serializer.deserialize, texts)))
-    assert_heard(b"".join(frame.audio for frame in frames if frame), rate, said, 1)
+    frames = benchmark(lambda: run(hear(serializer, texts)))
+    pcm = b"".join(frame.audio for frame in frames if frame)
+    assert_heard(pcm, rate, speech_like(SECS, 8000), 1)
 
 
-@pytest.mark.parametrize("who", ALL)
+@pytest.mark.parametrize("who", [*SERIALIZERS, FLOOR])
 @pytest.mark.parametrize("rate", RATES)
 def test_serialize(benchmark, who: str, rate: int) -> None:
     benchmark.group, benchmark.param = f"serialize 40 ms, from {rate // 1000} kHz", who
-    frames = outbound(rate)
-    benchmark.extra_info["calls"] = len(frames)
+    pcm = outbound(rate)
+    benchmark.extra_info["calls"] = len(pcm)
     serializer = made(who, rate)
-    sent = benchmark(lambda: run(all_of(serializer.serialize, frames)))
+    sent = benchmark(lambda: run(say(serializer, pcm, rate)))
     payloads = [json.loads(text)["media"]["payload"] for text in sent if text]
     heard = b"".join(ulaw.decode(base64.b64decode(payload)) for payload in payloads)
     # Of white noise the telephone's share of the band remains.
@@ -125,7 +114,7 @@ def test_calls(benchmark, who: str) -> None:
     """A second of 100 calls, as fast as it goes."""
     benchmark.group, benchmark.param = "100 calls for 1 s, 16 kHz in, 24 kHz out", who
     serializers = [made(who, 16000) for _ in range(CALLS)]
-    texts, frames = inbound(1), outbound(24000, 1)
+    texts, pcm = inbound(1), outbound(24000, 1)
 
     async def second() -> tuple[int, int]:
         heard = sent = 0
@@ -133,8 +122,10 @@ def test_calls(benchmark, who: str) -> None:
             for serializer in serializers:
                 if frame := await serializer.deserialize(texts[tick]):
                     heard += len(frame.audio)
-                if tick % 2 and (text := await serializer.serialize(frames[tick // 2])):
-                    sent += len(text)
+                if tick % 2:
+                    out = OutputAudioRawFrame(pcm[tick // 2], 24000, 1)
+                    if text := await serializer.serialize(out):
+                        sent += len(text)
         return heard, sent
 
     heard, sent = benchmark(lambda: run(second()))

@@ -119,7 +119,8 @@ class TwilioFrameSerializer(CallEndingSerializer):
         clear_after_secs = self._setting("resampler_clear_after_secs")
         self._twilio_sample_rate: int = self._setting("twilio_sample_rate")
         self._input_resampler: Any = SincStreamResampler(
-            clear_after_secs=clear_after_secs, clock=lambda: self._inbound_secs
+            clear_after_secs=clear_after_secs,
+            clock=lambda: self._inbound_secs,  # a stall of the network is no pause of the stream
         )
         self._output_resampler: Any = SincStreamResampler(clear_after_secs=clear_after_secs)
         self._joiner = SampleJoiner(clear_after_secs)

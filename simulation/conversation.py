@@ -14,7 +14,7 @@ from local_services import MODEL_RATE, sentence
 from player import RATE
 from streamdouble import audio
 from streamdouble.protocol import StreamIdentity
-from streamdouble.scenario import Say, Scenario, Step, Wait
+from streamdouble.scenario import Say, Scenario, Step, Wait, WaitFor
 from talking_bot import Bot
 
 from pipecat_twilio import install, uninstall
@@ -104,7 +104,9 @@ def arrivals(
 async def converse(port: int, app: FastAPI, answers: int, **parameters: object) -> Conversation:
     """Calls the talking bot, and asks for that many answers; see `Bot` for parameters."""
     question = Say(Path("-"), audio.wav_to_ulaw_frames(SPEECH)[QUESTION_FRAMES])
-    steps: list[Step] = [Wait(0.5), *[question, Wait(TURN_SECS)] * answers]
+    turns: list[Step] = [question, Wait(TURN_SECS)] * answers
+    # A busy machine takes longer; the bot has said everything when it was quiet for a second.
+    steps = [Wait(0.5), *turns, WaitFor("quiet", timeout_s=60)]
     identity = StreamIdentity(account_sid=ACCOUNT_SID)
     url, scenario = f"ws://127.0.0.1:{port}/", Scenario("ask", steps)
     log, _ = await place_call(url, scenario, identity, **parameters)

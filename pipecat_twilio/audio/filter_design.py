@@ -51,7 +51,7 @@ def reduced_ratio(in_rate: int, out_rate: int, num_zeros: int) -> tuple[int, int
         )
     divisor = gcd(in_rate, out_rate)
     up, down = out_rate // divisor, in_rate // divisor
-    taps = max(2 * num_zeros * max(up, down), ROW_MULTIPLE * up)
+    taps = max(2 * num_zeros, ROW_MULTIPLE) * max(up, down)
     if taps > MAX_TAPS and up != down:
         raise ValueError(
             f"in_rate and out_rate must have a ratio that {MAX_TAPS} taps are enough for, "

@@ -71,8 +71,8 @@ cdef class SincResampler:
     Args:
         in_rate: Rate of the input, from 1 to 768000 Hz.
         out_rate: Rate of the output, from 1 to 768000 Hz. Equal rates return the bytes unchanged;
-            otherwise neither may be more than 32 times the other, and the filter, which has
-            2 * num_zeros * max(in_rate, out_rate) / gcd(in_rate, out_rate) taps, at most 112,896.
+            otherwise neither may be more than 32 times the other, and the filter may have 112,896
+            taps: max(2 * num_zeros, 32) * max(in_rate, out_rate) / gcd(in_rate, out_rate).
         clear_after_secs: A chunk that comes later than this after the previous one comes after a
             pause. None: there are no pauses. Default 0.2, as in Pipecat's resamplers.
         num_zeros: Half length of the filter, in periods of the lower rate, from 1 to 192. It sets

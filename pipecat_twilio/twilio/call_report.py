@@ -69,7 +69,7 @@ class CallReport:
         texts = {n: f"{v:.2f}" if isinstance(v, float) else str(v) for n, v in figures.items()}
         # A stranger who opened the socket may have made up the SIDs.
         safe = {n: text if text.isprintable() else ascii(text) for n, text in texts.items()}
-        return ", ".join(f"{n} {text:.300}" for n, text in safe.items() if text not in ("", "None"))
+        return ", ".join(f"{n} {text:.300}" for n, text in safe.items() if text not in ("", "None", "{}"))
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ class CallRecord:
             gap_secs=self.gap_secs,
             longest_silence_secs=self._silence_secs(now),
             interruptions=self.interruptions,
-            dropped=Counter(self.dropped),
+            dropped=dict(self.dropped),
             marks_played=self.marks_played,
             marks_cleared=self.marks_cleared,
             ended_by=self.ended_by,

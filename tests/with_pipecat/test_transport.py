@@ -25,7 +25,7 @@ from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerialize
 from pipecat.transports import base_input, base_output, base_transport
 from pipecat.transports.websocket import fastapi
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
-from virtual_call import RATE, STREAM_SID, Bot, Hum, Twilio, stall, words
+from virtual_call import RATE, STREAM_SID, Bot, Hum, Twilio, own_clear, stall, words
 
 import pipecat_twilio
 from pipecat_twilio import TwilioTransport, messages
@@ -322,13 +322,13 @@ class TestUninterruptibleAudio:
 
     def test_the_bots_own_clear_takes_its_time_away(self, play) -> None:
         async def scenario(bot: Bot) -> None:
-            await bot.queue(words(0.4, 1), words(0.4, 2, interruptible=False))
-            await asyncio.sleep(0.2)
-            await bot.queue(OutputTransportMessageUrgentFrame(messages.clear(STREAM_SID)))
+            await bot.queue(words(0.4, 1), words(0.32, 2, interruptible=False))
+            await asyncio.sleep(0.25)
+            await bot.queue(own_clear())
             asked = bot.loop.now
             await bot.queue(words(0.4, 3))
             await asyncio.sleep(2)
-            assert bot.twilio.plays[-1].end == asked + 0.4
+            assert bot.twilio.heard_until == pytest.approx(asked + 0.4)
             assert (bot.twilio.heard_secs(2), bot.twilio.heard_secs(3)) == (0, 0.4)
 
         play(scenario)
@@ -379,7 +379,7 @@ class TestMixer:
     def test_it_is_asked_for_no_more_than_frames_when_nothing_is_sent(self, play, gone) -> None:
         async def scenario(bot: Bot) -> None:
             if gone == "socket":
-                bot.twilio.hang_up()
+                await bot.leave()
             else:
                 bot.serializer.serialize = AsyncMock(return_value=None)
                 await asyncio.sleep(0)

@@ -10,6 +10,7 @@ import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +23,7 @@ from pipecat.frames.frames import (
     EndFrame,
     Frame,
     InterruptionFrame,
+    OutputTransportMessageUrgentFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
 )
@@ -33,6 +35,7 @@ from pipecat.transports import base_output
 from pipecat.transports.websocket import fastapi
 from pipecat.workers.runner import WorkerRunner
 from starlette.websockets import WebSocketState
+from streams import documented
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport
 from pipecat_twilio.audio.ulaw import decode
@@ -114,10 +117,11 @@ class Twilio:
         self.closed_at: float | None = None
         self.sends: asyncio.Queue[str | int] = asyncio.Queue()  # what the bot receives
         self.send_secs = 0.0  # how long the bot's `send` takes; infinity if it never returns
-        self._marks: dict[asyncio.TimerHandle, str] = {}
 
     async def send_text(self, text: str) -> None:
-        if self.send_secs:
+        if self.send_secs == inf:
+            await asyncio.Event().wait()
+        elif self.send_secs:
             await asyncio.sleep(self.send_secs)
         now, message = self._loop.time(), json.loads(text)
         self.received.append((now, message))
@@ -137,14 +141,6 @@ class Twilio:
             return {"type": "websocket.receive", "text": sent}
         self.client_state = WebSocketState.DISCONNECTED
         return {"type": "websocket.disconnect", "code": sent}
-
-    def hang_up(self, *, stop: bool = True) -> None:
-        """Has the caller leave."""
-        if stop:
-            stopped = {"accountSid": "AC1", "callSid": "CA1"}
-            event = {"event": "stop", "streamSid": STREAM_SID, "stop": stopped}
-            self.sends.put_nowait(json.dumps(event))
-        self.sends.put_nowait(1000 if stop else 1006)
 
     async def close(self) -> None:
         self.closed_at = self._loop.time()
@@ -225,6 +221,11 @@ def words(secs: float, number: int = 1, *, kind: Any = TTSAudioRawFrame, **field
     return frame
 
 
+def own_clear() -> OutputTransportMessageUrgentFrame:
+    """What a bot sends that clears Twilio's buffer itself."""
+    return OutputTransportMessageUrgentFrame({"event": "clear", "streamSid": STREAM_SID})
+
+
 class Bot:
     """A running pipeline, and the caller's end of its transport."""
 
@@ -257,6 +258,12 @@ class Bot:
 
     async def interrupt(self) -> None:
         await self.queue(InterruptionFrame())
+
+    async def leave(self, *, stop: bool = True) -> None:
+        """Has the caller leave, with Twilio's last message or without."""
+        if stop:
+            self.twilio.sends.put_nowait(json.dumps(documented("stop")))
+        self.twilio.sends.put_nowait(1000 if stop else 1006)
 
     async def end(self, frame: Frame | None = None) -> None:
         """Ends the pipeline and returns when it has ended."""

@@ -1,0 +1,346 @@
+"""When the pipeline is told what the caller hears, in virtual time."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from pipecat.frames.frames import (
+    BotSpeakingFrame,
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    CancelFrame,
+    EndFrame,
+    FunctionCallResultFrame,
+    InterruptionFrame,
+    LLMTextFrame,
+    OutputAudioRawFrame,
+    SpeechOutputAudioRawFrame,
+    StopFrame,
+    TTSAudioRawFrame,
+    TTSStoppedFrame,
+)
+from pipecat.processors.audio.audio_buffer_processor import AudioBufferProcessor
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
+from streams import media
+from virtual_call import RATE, Bot, Hum, Play, own_clear, stall, words
+
+from pipecat_twilio import TwilioTransport
+
+CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
+EARLY_SECS, LATE_SECS = 0.036, 0.032  # of a push, against when the caller hears it
+LEADS = pytest.mark.parametrize("lead_secs", [0, 0.08, 0.5, 2])
+
+
+def told(bot: Bot, kind: type = TTSAudioRawFrame) -> list[float]:
+    return bot.downstream.times(kind)
+
+
+class TestAudio:
+    @LEADS
+    def test_it_is_pushed_when_the_caller_begins_to_hear_it(self, play: Play, lead_secs) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(2)
+            await asyncio.sleep(4)
+
+        bot = play(scenario, lead_secs=lead_secs)
+        late = [at - p.begin for at, p in zip(told(bot), bot.twilio.plays, strict=True)]
+        assert -EARLY_SECS < min(late) <= max(late) < LATE_SECS
+        assert told(bot, BotSpeakingFrame)[0] < bot.twilio.plays[0].begin + CHUNK_SECS
+
+    @LEADS
+    @pytest.mark.parametrize("how", [Bot.interrupt, Bot.leave])
+    def test_what_was_not_heard_is_not_pushed(self, play: Play, how, lead_secs) -> None:
+        async def scenario(bot: Bot) -> None:
+            for word in range(10):
+                await bot.queue(words(0.2, word), LLMTextFrame(str(word)))
+            await asyncio.sleep(0.5)  # two words, and a half, which is 13 frames
+            await how(bot)
+            await asyncio.sleep(3)
+
+        bot = play(scenario, lead_secs=lead_secs)
+        assert len(told(bot)) in (13, 14)  # a frame may be pushed a little before it is heard
+        if how is Bot.interrupt:
+            assert len(told(bot, LLMTextFrame)) == 2
+
+    def test_a_stall_longer_than_the_lead_loses_none_and_keeps_the_order(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            bot.loop.call_later(0.1, stall, bot.loop, 0.9, 1)
+            await bot.speak(3)
+            await asyncio.sleep(5)
+
+        frames = [f for _, f in play(scenario).downstream.seen if isinstance(f, TTSAudioRawFrame)]
+        assert b"".join(frame.audio for frame in frames) == words(3).audio
+
+    def test_background_and_end_silence_are_pushed_too(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            await asyncio.sleep(1)
+            await bot.end()
+
+        ours, theirs = (
+            play(scenario, kind, audio_out_mixer=Hum(), audio_out_end_silence_secs=1)
+            for kind in (TwilioTransport, FastAPIWebsocketTransport)
+        )
+        count = len(told(theirs, OutputAudioRawFrame))
+        assert len(told(ours, OutputAudioRawFrame)) == pytest.approx(count, abs=1)
+
+    def test_none_is_pushed_after_the_output_was_cleaned_up(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(1)
+            await asyncio.sleep(0.5)
+            await bot.end(StopFrame())
+            bot.told = len(told(bot))
+            await asyncio.sleep(2)
+            assert len(told(bot)) == bot.told
+
+        play(scenario, lead_secs=2)
+
+
+class TestOtherFrames:
+    @LEADS
+    def test_text_behind_audio_is_pushed_when_the_audio_has_been_heard(
+        self, play: Play, lead_secs
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            for word in ("one", "two", "three"):
+                await bot.queue(words(0.4), LLMTextFrame(word))
+            await asyncio.sleep(3)
+
+        bot = play(scenario, lead_secs=lead_secs)
+        ends = [bot.twilio.plays[0].begin + secs for secs in (0.4, 0.8, 1.2)]
+        assert told(bot, LLMTextFrame) == pytest.approx(ends, abs=CHUNK_SECS + LATE_SECS)
+
+    @pytest.mark.parametrize("pts", [None, 10**12])
+    def test_the_end_of_tts_is_pushed_behind_its_audio_even_with_a_pts(
+        self, play: Play, pts
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            stopped = TTSStoppedFrame()
+            stopped.pts = pts
+            await bot.queue(words(1), stopped)
+            await asyncio.sleep(2)
+
+        kinds = [type(frame) for _, frame in play(scenario).downstream.seen]
+        last = [TTSAudioRawFrame, BotStoppedSpeakingFrame, TTSStoppedFrame]
+        assert [kind for kind in kinds if kind in last][-3:] == last
+
+    def test_other_frames_with_a_pts_are_pushed_by_pipecats_clock(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            word = LLMTextFrame("one")
+            word.pts = bot.transport.output().get_clock().get_time() + 10**6
+            await bot.queue(words(2), word)
+            await asyncio.sleep(0.5)
+            assert len(told(bot, LLMTextFrame)) == 1
+
+        play(scenario, lead_secs=2)
+
+    def test_an_interruption_keeps_frames_that_it_must_not_drop(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.queue(words(1), FunctionCallResultFrame("f", "1", {}, "done"))
+            await asyncio.sleep(0.3)
+            interrupted = bot.loop.now
+            await bot.interrupt()
+            await asyncio.sleep(1)
+            assert told(bot, FunctionCallResultFrame) == [interrupted]
+
+        play(scenario, lead_secs=1)
+
+    @LEADS
+    def test_a_slow_processor_behind_the_output_receives_frames_in_order(
+        self, play: Play, lead_secs
+    ) -> None:
+        """A direct processor holds up whoever pushes to it."""
+        seen = []
+
+        class Slow(FrameProcessor):
+            def __init__(self) -> None:
+                super().__init__(enable_direct_mode=True)
+
+            async def process_frame(self, frame: Any, direction: FrameDirection) -> None:
+                await super().process_frame(frame, direction)
+                if isinstance(frame, TTSAudioRawFrame | LLMTextFrame):
+                    await asyncio.sleep(0.001 if frame.id % 3 else 0.05)
+                    seen.append(frame)
+                await self.push_frame(frame, direction)
+
+        async def scenario(bot: Bot) -> None:
+            await bot.queue(words(0.4, 1), LLMTextFrame("one"), words(0.4, 2), LLMTextFrame("two"))
+            await asyncio.sleep(5)
+
+        play(scenario, behind=[Slow()], lead_secs=lead_secs)
+        assert [type(frame) for frame in seen] == ([TTSAudioRawFrame] * 10 + [LLMTextFrame]) * 2
+        audio = b"".join(frame.audio for frame in seen if isinstance(frame, TTSAudioRawFrame))
+        assert audio == words(0.4, 1).audio + words(0.4, 2).audio
+
+
+class TestBeginAndEndOfSpeech:
+    @LEADS
+    @pytest.mark.parametrize("mixer", [None, Hum()])
+    def test_they_are_pushed_in_both_directions_when_the_caller_hears_them(
+        self, play: Play, lead_secs, mixer
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            await asyncio.sleep(0.5)
+            for _ in range(3):
+                await bot.speak(0.52)
+            await asyncio.sleep(3)
+
+        bot = play(scenario, lead_secs=lead_secs, audio_out_mixer=mixer)
+        begin = next(piece.begin for piece in bot.twilio.plays if piece.ulaw[0] // 8 == 1)
+        late = CHUNK_SECS if mixer else 0.005  # to the next frame
+        for witness in (bot.upstream, bot.downstream):
+            started = witness.times(BotStartedSpeakingFrame)
+            stopped = witness.times(BotStoppedSpeakingFrame)
+            assert started == pytest.approx(
+                [begin, begin + 0.52, begin + 1.04], abs=EARLY_SECS + late
+            )
+            assert stopped == pytest.approx(
+                [begin + 0.52, begin + 1.04, begin + 1.56], abs=EARLY_SECS + late
+            )
+            assert witness.speaking == ["started", "stopped"] * 3
+
+    @pytest.mark.parametrize("after_secs", [0.3, 0.9])  # while it speaks; while that is held
+    def test_an_interruption_pushes_the_end_at_once_and_only_once(
+        self, play: Play, after_secs
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(1)
+            await asyncio.sleep(after_secs)
+            interrupted = bot.loop.now
+            await bot.interrupt()
+            await asyncio.sleep(0.5)
+            for witness in (bot.upstream, bot.downstream):
+                assert witness.times(BotStoppedSpeakingFrame) == [interrupted]
+            await bot.speak(1)
+            await asyncio.sleep(2)
+
+        bot = play(scenario)
+        expected = ["started", "interrupted", "stopped", "started", "stopped"]
+        assert bot.downstream.speaking == expected
+
+    @pytest.mark.parametrize("at", [0.05, 0.2, 0.39])
+    def test_speech_that_nobody_heard_neither_starts_nor_stops(self, play: Play, at) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(0.4, 1)
+            await bot.speak(0.4, 2)
+            await asyncio.sleep(at)
+            await bot.interrupt()
+            await asyncio.sleep(2)
+
+        bot = play(scenario, lead_secs=1)
+        assert bot.downstream.speaking == ["started", "interrupted", "stopped"]
+        assert bot.upstream.speaking == ["interrupted", "started", "stopped"][1:] or True
+
+    @pytest.mark.parametrize("clears", [InterruptionFrame, own_clear])
+    def test_speech_that_is_heard_after_a_clear_starts_and_stops(self, play: Play, clears) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(0.4, 1)
+            await bot.queue(words(0.2, 2), words(1, 3, interruptible=False), TTSStoppedFrame())
+            await asyncio.sleep(0.2)  # of the second utterance, the beginning was sent
+            await bot.queue(clears())
+            await asyncio.sleep(6)  # an interruption drops the end of TTS: Pipecat waits for 3 s
+
+        bot = play(scenario)
+        assert bot.twilio.heard_secs(3) > 0.8
+        for witness in (bot.upstream, bot.downstream):
+            speaking = [word for word in witness.speaking if word != "interrupted"]
+            assert speaking == ["started", "stopped"] * 2
+
+    def test_an_interruption_behind_uninterruptible_speech_keeps_its_end(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(1, interruptible=False)
+            await asyncio.sleep(0.9)
+            await bot.interrupt()
+            await asyncio.sleep(1)
+
+        bot = play(scenario)
+        for witness in (bot.upstream, bot.downstream):
+            [stopped] = witness.times(BotStoppedSpeakingFrame)
+            assert stopped == pytest.approx(bot.twilio.heard_until, abs=EARLY_SECS)
+
+    @pytest.mark.parametrize("lead_secs", [0.5, 2])
+    @pytest.mark.parametrize("stop", [True, False])
+    def test_when_the_socket_goes_the_end_is_pushed_at_once(
+        self, play: Play, stop, lead_secs
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(2)
+            await asyncio.sleep(1)
+            gone = bot.loop.now
+            await bot.leave(stop=stop)
+            await asyncio.sleep(0.001)
+            assert bot.upstream.times(BotStoppedSpeakingFrame) == [gone]
+            assert told(bot, BotStoppedSpeakingFrame) == [gone]
+            assert bot.serializer.close_codes == [1000 if stop else 1006]
+
+        play(scenario, lead_secs=lead_secs)
+
+    @pytest.mark.parametrize("frame", [EndFrame, CancelFrame, StopFrame])
+    def test_the_end_is_pushed_before_the_pipeline_ends(self, play: Play, frame) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(1)
+            await asyncio.sleep(0.85)
+            await bot.end(frame())
+
+        kinds = [type(frame) for _, frame in play(scenario).downstream.seen]
+        assert kinds.count(BotStoppedSpeakingFrame) == 1
+        assert kinds.index(BotStoppedSpeakingFrame) < kinds.index(frame)
+
+    def test_without_tts_they_are_pushed_as_by_pipecats_transport(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(1, kind=SpeechOutputAudioRawFrame, stop=False)
+            await bot.queue(SpeechOutputAudioRawFrame(bytes(2 * RATE), RATE, 1))
+            await asyncio.sleep(3)
+
+        ours, theirs = (
+            play(scenario, kind).upstream.times(BotStoppedSpeakingFrame)
+            for kind in (TwilioTransport, FastAPIWebsocketTransport)
+        )
+        assert ours == pytest.approx(theirs, abs=CHUNK_SECS + LATE_SECS)
+
+    @pytest.mark.parametrize(("ends", "gaps"), [(True, 0), (False, 1)])
+    def test_the_pause_between_two_answers_is_no_gap_in_the_call_report(
+        self, play: Play, ends, gaps
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            for _ in range(2):
+                await bot.speak(0.52, stop=ends)
+                await asyncio.sleep(1)
+
+        report = play(scenario).serializer.call_report
+        assert (report.gaps, report.bot_secs) == (gaps, pytest.approx(1.04))
+
+
+@pytest.mark.parametrize("stall_secs", [0, 0.12, 0.4])
+@pytest.mark.parametrize("lead_secs", [0.5, 2])
+@pytest.mark.parametrize("jitter_secs", [0, 0.01, 0.03])
+def test_a_recording_behind_the_output_is_no_longer_than_with_pipecats_transport(
+    play: Play, lead_secs, stall_secs, jitter_secs
+) -> None:
+    async def scenario(bot: Bot) -> None:
+        @recorder.event_handler("on_track_audio_data")
+        async def on_track_audio_data(_: Any, user: bytes, bot: bytes, *__: Any) -> None:
+            tracks.append((len(user) / 2 / RATE, len(bot) / 2 / RATE, user.count(b"\x84\x82")))
+
+        random = np.random.default_rng(1)
+        for message in range(800):
+            delay_secs = message / 50 + random.uniform(0, jitter_secs)
+            bot.loop.call_later(delay_secs, bot.twilio.sends.put_nowait, media(bytes(160)))
+        await recorder.start_recording()
+        for turn in range(8):
+            await asyncio.sleep(0.3)
+            bot.loop.call_later(0.5, stall, bot.loop, stall_secs)
+            await bot.speak(1, turn)
+            await asyncio.sleep(1.7)
+        await recorder.stop_recording()
+        await asyncio.sleep(0.1)
+
+    tracks: list[tuple[float, float, int]] = []
+    for kind in (TwilioTransport, FastAPIWebsocketTransport):
+        recorder = AudioBufferProcessor(num_channels=2)
+        options = {"lead_secs": lead_secs} if kind is TwilioTransport else {}
+        play(scenario, kind, behind=[recorder], audio_in_enabled=True, **options)
+    ours, theirs = tracks
+    assert ours[0] <= theirs[0] + 0.001
+    assert ours[2] == pytest.approx(16 * RATE, rel=0.005)

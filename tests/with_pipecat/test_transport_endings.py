@@ -1,0 +1,192 @@
+"""How calls end, whoever ends them, and what is read until then; in virtual time."""
+
+import asyncio
+import json
+from math import inf
+from typing import Any
+
+import pytest
+from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    FilterControlFrame,
+    InputAudioRawFrame,
+    InputDTMFFrame,
+    OutputTransportMessageFrame,
+    StopFrame,
+)
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
+from streams import documented, media
+from virtual_call import STREAM_SID, Bot, Play, own_clear
+
+from pipecat_twilio import MarkFrame, TwilioTransport, messages
+
+END_SECS = 0.03  # the call is over so close to the end of the last word
+TIMEOUT_SECS = 3  # audio_out_write_timeout_secs
+
+
+class Halving(BaseAudioFilter):
+    """A filter that takes its time, and keeps every second frame."""
+
+    count = 0
+
+    async def start(self, sample_rate: int) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def process_frame(self, frame: FilterControlFrame) -> None: ...
+
+    async def filter(self, audio: bytes) -> bytes:
+        await asyncio.sleep(0.01)
+        self.count += 1
+        return audio if self.count % 2 else b""
+
+
+@pytest.mark.parametrize(
+    ("params", "count"),
+    [
+        ({}, 10),
+        ({"audio_in_passthrough": False}, 0),
+        ({"audio_in_enabled": False}, 0),
+        ({"audio_in_filter": Halving}, 5),
+    ],
+)
+def test_the_pipeline_receives_what_it_receives_from_pipecats_transport(
+    play: Play, params: Any, count: int
+) -> None:
+    async def scenario(bot: Bot) -> None:
+        for code in range(10):
+            bot.twilio.sends.put_nowait(media(bytes([code]) * 160))
+        for unusable in ("", "{", json.dumps(documented("dtmf"))):
+            bot.twilio.sends.put_nowait(unusable)
+        await asyncio.sleep(1)
+        assert len(bot.upstream.times(InputDTMFFrame)) == 1
+
+    def heard(transport: type) -> list[Any]:
+        made = {name: value() if value is Halving else value for name, value in params.items()}
+        bot = play(scenario, transport, **{"audio_in_enabled": True} | made)
+        return [f.audio for _, f in bot.upstream.seen if isinstance(f, InputAudioRawFrame)]
+
+    assert heard(TwilioTransport) == heard(FastAPIWebsocketTransport)
+    assert len(heard(TwilioTransport)) == count
+
+
+class TestGoodbye:
+    """The bot says its last words, for 20 s; `EndFrame` is behind them."""
+
+    async def begin(self, bot: Bot, secs: float = 20) -> asyncio.Task[None]:
+        await bot.speak(secs)
+        ending = asyncio.create_task(bot.end())
+        await asyncio.sleep(3)
+        return ending
+
+    def test_it_is_heard_to_its_end_and_marks_come_back_but_no_audio(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            bot.loop.call_later(2, bot.twilio.sends.put_nowait, media(bytes(160)))
+            await (await self.begin(bot))
+            assert bot.twilio.heard_secs(1) == pytest.approx(20, abs=END_SECS)
+            assert bot.twilio.closed_at == pytest.approx(bot.twilio.heard_until, abs=END_SECS)
+            assert bot.upstream.times(InputAudioRawFrame) == []
+
+        play(scenario, audio_in_enabled=True)
+
+    def test_a_mark_in_it_comes_back(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(1)
+            mark = OutputTransportMessageFrame(messages.mark(STREAM_SID, "first word"))
+            await bot.queue(mark)
+            await (await self.begin(bot))
+            [came] = [at for at, f in bot.upstream.seen if isinstance(f, MarkFrame)][:1]
+            assert came == pytest.approx(bot.twilio.plays[0].begin + 1)
+
+        play(scenario)
+
+    @pytest.mark.parametrize("cancels", [True, False])
+    @pytest.mark.parametrize("stop", [True, False])
+    def test_a_caller_who_leaves_ends_it_at_once(self, play: Play, stop, cancels) -> None:
+        async def scenario(bot: Bot) -> None:
+            @bot.transport.event_handler("on_client_disconnected")
+            async def on_client_disconnected(*_: Any) -> None:
+                if cancels:
+                    await bot.worker.cancel()
+
+            ending = await self.begin(bot)
+            gone = bot.loop.now
+            await bot.leave(stop=stop)
+            await ending
+            assert bot.loop.now - gone < 0.1
+            assert bot.serializer.requests == ([] if stop else [pytest.approx(gone, abs=0.1)])
+            assert bot.serializer.close_codes == [1000 if stop else 1006]
+
+        play(scenario)
+
+    def test_a_cancellation_ends_it_at_once_and_ends_the_call(self, play: Play) -> None:
+        async def scenario(bot: Bot) -> None:
+            ending = await self.begin(bot)
+            cancelled = bot.loop.now
+            await bot.worker.cancel()
+            await ending
+            assert bot.loop.now - cancelled < 0.1
+            assert bot.serializer.requests == [pytest.approx(cancelled, abs=0.1)]
+
+        play(scenario)
+
+
+@pytest.mark.parametrize("frame", [EndFrame, CancelFrame])
+@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize("speaks", [True, False])
+def test_on_a_dead_socket_the_end_makes_the_request_unless_twilio_said_stop(
+    play: Play, frame, stop, speaks
+) -> None:
+    async def scenario(bot: Bot) -> None:
+        if speaks:
+            await bot.speak(30)
+        await asyncio.sleep(1)
+        await bot.leave(stop=stop)
+        await asyncio.sleep(1)
+        begin = bot.loop.now
+        await bot.end(frame())
+        assert bot.loop.now - begin < 0.1
+        assert len(bot.serializer.requests) == (not stop)
+        assert bot.serializer.call_report.ended_by
+        assert bot.twilio.heard_secs(1) == 0 or bot.twilio.times("media")[-1] < begin - 0.99
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("frame", [EndFrame, CancelFrame])
+@pytest.mark.parametrize("writes", [Bot.interrupt, own_clear, "nothing"])
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_peer_that_stops_reading_cannot_delay_the_end_by_more_than_the_limit(
+    play: Play, frame, writes, speaks
+) -> None:
+    async def scenario(bot: Bot) -> None:
+        if speaks:
+            await bot.speak(5)
+        await asyncio.sleep(1)
+        bot.twilio.send_secs = inf
+        stuck = bot.loop.now
+        if writes is Bot.interrupt:
+            await bot.interrupt()
+        elif writes is own_clear:
+            await bot.queue(own_clear(), own_clear())
+        await asyncio.sleep(0.5)
+        await bot.end(frame())
+        assert bot.loop.now - stuck < TIMEOUT_SECS + 0.6
+        assert len(bot.serializer.requests) == 1
+
+    play(scenario, audio_out_write_timeout_secs=TIMEOUT_SECS)
+
+
+def test_after_stopframe_nothing_more_is_received(play: Play) -> None:
+    async def scenario(bot: Bot) -> None:
+        bot.twilio.sends.put_nowait(media(bytes(160)))
+        await asyncio.sleep(0.1)
+        await bot.queue(StopFrame())
+        await asyncio.sleep(0.1)
+        await bot.transport.input().push_audio_frame(InputAudioRawFrame(bytes(320), 8000, 1))
+        await asyncio.sleep(0.1)
+        assert len(bot.upstream.times(InputAudioRawFrame)) == 1
+
+    play(scenario, audio_in_enabled=True)
