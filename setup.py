@@ -3,7 +3,6 @@
 setuptools hands the `.pyx` sources to Cython, one of the build requirements.
 """
 
-import os
 import sys
 
 from setuptools import Extension, setup
@@ -12,10 +11,6 @@ from setuptools import Extension, setup
 # is no -ffast-math: sums keep the order that the source gives them. Debugging symbols would be four
 # fifths of a wheel, and hold the folder that it was built in.
 FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-falign-loops=64", "-g0"]
-
-# Lines are traced for `tox -e coverage` only: it makes the loops many times slower.
-TRACED = "PIPECAT_TWILIO_COVERAGE" in os.environ
-TRACING = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
 FOLDER = "pipecat_twilio/audio"
 HEADERS = {"ulaw": "ulaw.h", "resampler": "fir.h"}
@@ -28,10 +23,9 @@ setup(
             depends=[f"{FOLDER}/{file}" for file in (header, "vectors.h", "buffers.pxd")],
             include_dirs=[FOLDER],
             extra_compile_args=FLAGS,
-            define_macros=TRACING if TRACED else [],
         )
         for name, header in HEADERS.items()
     ],
     # Objects that another build left behind may have been compiled with other flags.
-    options={"build_ext": {"force": True, "cython_directives": {"linetrace": TRACED}}},
+    options={"build_ext": {"force": True}},
 )

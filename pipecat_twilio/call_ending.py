@@ -41,12 +41,13 @@ class CallEndingSerializer(FrameSerializer):
     _base_url: str | None = None
     _hangup_attempted = False
     _pending_hang_up: PendingHangUp | None = None
-    _is_hanging_up = False  # the request is made, so what follows did not end the call
+    _is_hanging_up = False  # the request is made: what follows it did not end the call
+    _call_left = ""  # why the call is no longer ours to end
+    _callback_task: asyncio.Task[None] | None = None
+    # Set by `__new__`.
     _params: Any
     _playback: Playback
     _record: CallRecord
-    _call_left = ""  # why the call is no longer ours to end
-    _callback_task: asyncio.Task[None] | None = None
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Creates the state here, since a subclass may skip the constructor."""

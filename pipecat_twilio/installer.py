@@ -38,11 +38,10 @@ class _Name:
 
     module: str
     name: str
-    argument: str  # of `install`, that leaves the name alone
     original: Any = None  # Pipecat's object
     current: Any = None  # the object that the name is set to now
 
-    def find_original(self, ours: Any) -> Any:
+    def find_original(self, argument: str, ours: Any) -> Any:
         """Returns Pipecat's own object; raises RuntimeError if ours cannot replace it."""
         found = getattr(import_module(self.module), self.name)
         if found is self.current is not self.original:  # ours, which the bot may have patched
@@ -50,19 +49,16 @@ class _Name:
         if not _takes_same_arguments(found, ours):
             raise RuntimeError(
                 f"pipecat-ai {version()} has a {found.__module__}.{found.__qualname__} that "
-                f"pipecat_twilio does not know how to replace; install({self.argument}=False) "
-                "leaves it alone"
+                f"pipecat_twilio does not know how to replace; install({argument}=False) leaves "
+                "it alone"
             )
         return found
 
     def set(self, value: Any) -> tuple[list[str], list[str]]:
-        """Sets the name in all modules that have imported it.
+        """Sets the name in modules that have it; returns those, and those that keep Pipecat's.
 
         Classes are replaced in Pipecat's own modules only: other modules may derive from them, and
         call their methods by the class's name. Functions are replaced everywhere.
-
-        Returns:
-            The modules in which it was set, and those that keep Pipecat's.
         """
         changed, kept = [], []
         for module_name, module in list(sys.modules.items()):
@@ -79,10 +75,11 @@ class _Name:
         return changed, kept
 
 
-_SERIALIZER = _Name("pipecat.serializers.twilio", "TwilioFrameSerializer", "serializer")
-_TRANSPORT = _Name("pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport", "transport")
-_RESAMPLER = _Name("pipecat.audio.utils", "create_stream_resampler", "resampler")
-_NAMES = (_SERIALIZER, _TRANSPORT, _RESAMPLER)
+_NAMES = {  # by the argument of `install` that leaves a name alone
+    "serializer": _Name("pipecat.serializers.twilio", "TwilioFrameSerializer"),
+    "transport": _Name("pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport"),
+    "resampler": _Name("pipecat.audio.utils", "create_stream_resampler"),
+}
 _lock = RLock()  # a second thread would take what the first has set for Pipecat's
 
 _derived: dict[type, tuple[dict[str, Any], type]] = {}
@@ -137,18 +134,18 @@ def install(
         ours: dict[str, Any] = {}
         if serializer:
             address = {"base_url": base_url, "region": region, "edge": edge}
-            ours[_SERIALIZER.name] = _with_defaults(TwilioFrameSerializer, params=params, **address)
+            ours["serializer"] = _with_defaults(TwilioFrameSerializer, params=params, **address)
         if transport:
             from pipecat_twilio import TwilioTransport  # noqa: PLC0415  # needs FastAPI
 
-            ours[_TRANSPORT.name] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
+            ours["transport"] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
         if resampler:
-            ours[_RESAMPLER.name] = make_stream_resampler
-        originals = {n.name: n.find_original(ours[n.name]) for n in _NAMES if n.name in ours}
-        for name in _NAMES:
-            name.original = originals.get(name.name, name.original)
-        if serializer and isinstance(_SERIALIZER.original, ABCMeta):
-            _SERIALIZER.original.register(TwilioFrameSerializer)
+            ours["resampler"] = make_stream_resampler
+        originals = {name: _NAMES[name].find_original(name, ours[name]) for name in ours}
+        for name, original in originals.items():
+            _NAMES[name].original = original
+        if serializer and isinstance(originals["serializer"], ABCMeta):
+            originals["serializer"].register(TwilioFrameSerializer)
         _set_all(ours)
 
 
@@ -164,13 +161,13 @@ def uninstall() -> None:
 def _set_all(ours: dict[str, Any]) -> None:
     """Sets all names to ours, or to Pipecat's own objects, and logs what has changed."""
     done, kept = [], []
-    for name in _NAMES:
-        changed, keeping = name.set(ours.get(name.name, name.original))
+    for argument, place in _NAMES.items():
+        changed, keeping = place.set(ours.get(argument, place.original))
         if changed:
-            whose = "pipecat_twilio" if name.name in ours else "Pipecat"
-            done.append(f"{name.name} is now {whose}'s in {', '.join(changed)}")
-            if keeping and name.name in ours:
-                kept.append(f"{name.name} in {', '.join(keeping)}")
+            whose = "pipecat_twilio" if argument in ours else "Pipecat"
+            done.append(f"{place.name} is now {whose}'s in {', '.join(changed)}")
+            if keeping and argument in ours:
+                kept.append(f"{place.name} in {', '.join(keeping)}")
     if done:
         logger.info("; ".join(done))
     if kept:

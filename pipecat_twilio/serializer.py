@@ -31,16 +31,7 @@ from pipecat_twilio.frames import MarkFrame
 from pipecat_twilio.params import TwilioInputParams
 from pipecat_twilio.stream_resampler import SincStreamResampler
 from pipecat_twilio.twilio import messages
-from pipecat_twilio.twilio.messages import (
-    BOT_TRACKS,
-    Dtmf,
-    Mark,
-    Media,
-    MessageError,
-    Start,
-    Stop,
-    parse,
-)
+from pipecat_twilio.twilio.messages import Dtmf, Mark, Media, MessageError, Start, Stop
 from pipecat_twilio.twilio.playback import MAX_BUFFERED_SECS
 
 SAMPLE_BYTES = 2
@@ -150,11 +141,11 @@ class TwilioFrameSerializer(CallEndingSerializer):
             for a mark that came back, None for everything else.
         """
         try:
-            message = parse(data, self._max_message_bytes)
+            message = messages.parse(data, self._max_message_bytes)
             if type(message) is not Media:
                 return self._input_event(message)
             media = message.media
-            if media.track in BOT_TRACKS:
+            if media.track in messages.BOT_TRACKS:
                 return None
             if not self._sample_rate:
                 raise ValueError("audio before setup()")
@@ -181,7 +172,11 @@ class TwilioFrameSerializer(CallEndingSerializer):
             # Pipecat has no names for the keys A to D.
             self._drop("a key", f"Pipecat has none for {message.dtmf.digit[:9]!a}")
         elif isinstance(message, Mark):
-            return self._mark(message)
+            name = message.mark.name
+            cleared = self._playback.take_mark(name)
+            self._record.marks_cleared += cleared
+            self._record.marks_played += not cleared
+            return MarkFrame(name, message.stream_sid, cleared)
         elif isinstance(message, Start):
             self._read_start(message)
         elif isinstance(message, Stop):
@@ -189,12 +184,6 @@ class TwilioFrameSerializer(CallEndingSerializer):
             pcm = self._collector.take()
             return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
         return None
-
-    def _mark(self, message: Mark) -> MarkFrame:
-        cleared = self._playback.take_mark(message.mark.name)
-        self._record.marks_cleared += cleared
-        self._record.marks_played += not cleared
-        return MarkFrame(message.mark.name, message.stream_sid, cleared)
 
     def _read_start(self, message: Start) -> None:
         if not self._stream_sid:
@@ -226,7 +215,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
                     channels > 1
                     or type(pcm) is not bytes
                     or len(pcm) % SAMPLE_BYTES
-                    or len(pcm) > SAMPLE_BYTES * rate * MAX_BUFFERED_SECS
+                    or len(pcm) > self._max_frame_bytes
                     or self._joiner.kept
                 ):
                     pcm = self._whole_mono_samples(pcm, now)
@@ -254,12 +243,13 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if channels > MAX_CHANNELS:
             raise ValueError(f"num_channels must be at most {MAX_CHANNELS}, got {channels}")
         self._format = (rate, channels)
+        self._max_frame_bytes = SAMPLE_BYTES * channels * rate * MAX_BUFFERED_SECS
 
     def _whole_mono_samples(self, audio: Any, now: float) -> bytes:
-        rate, channels = self._format
-        size = SAMPLE_BYTES * channels
-        pcm = pcm_bytes(audio, size * rate * MAX_BUFFERED_SECS)
-        return mix_down(self._joiner.join(pcm, size, self._format, now), channels)
+        channels = self._format[1]
+        pcm = pcm_bytes(audio, self._max_frame_bytes)
+        pcm = self._joiner.join(pcm, SAMPLE_BYTES * channels, self._format, now)
+        return mix_down(pcm, channels)
 
     async def _clear(self) -> str:
         self._buffer_cleared()

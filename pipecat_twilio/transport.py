@@ -19,26 +19,28 @@ from pipecat.audio.dtmf.utils import load_dtmf_audio
 from pipecat.frames import frames
 from pipecat.frames.frames import Frame, OutputAudioRawFrame
 from pipecat.processors.frame_processor import FrameDirection
-from pipecat.transports.websocket import fastapi
 
-from pipecat_twilio.client import TwilioClient
+try:
+    from pipecat.transports.websocket import fastapi
+except ImportError as error:
+    needed = 'pip install "pipecat-ai[websocket]"'
+    raise ImportError(f"TwilioTransport needs FastAPI: {needed}") from error
+
+from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
 from pipecat_twilio.serializer import TwilioFrameSerializer
 from pipecat_twilio.twilio import messages
 
 TIMER_SECS = 0.001  # timers are not more exact
 EARLY_SECS = 0.035  # a frame due sooner is pushed at once: 20 ms, and jitter. Waking up costs CPU
-LATE_SECS = 0.03  # how late a timer may push audio: the next write usually does it before
-STEP_SECS = 0.005  # between overdue frames: the caller's own late audio is read meanwhile
+LATE_SECS = 0.02  # overdue audio is pushed in steps: the caller's own late audio is read meanwhile
+STEP_SECS = 0.005
 LAST_SECS = 0.01  # when a mixer's queue is asked for speech that may not have come yet
 PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
 TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late after taking it
 
 SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
-PRIVATE_NAMES = (
-    *("_callbacks", "_client", "_input", "_input_name", "_output", "_output_name", "_params"),
-    "_write_frame",
-)
+PRIVATE_NAMES = ("_callbacks", "_client", "_input", "_input_name", "_output", "_output_name")
 HEARD_AT = "heard_at"  # in the metadata of audio that was sent: when the caller hears it begin
 
 
@@ -50,18 +52,6 @@ def _unplayed_secs(frame: OutputAudioRawFrame) -> float:
     return max(0.0, float(frame.metadata[HEARD_AT]) + _secs(frame) - monotonic())
 
 
-class TwilioInputTransport(fastapi.FastAPIWebsocketInputTransport):
-    """Pipecat's input, which reads on after `EndFrame`: pings, marks, and a caller who leaves."""
-
-    async def stop(self, frame: frames.EndFrame) -> None:
-        """Stops the caller's audio. The socket is read until the output closes it."""
-        self._params = self._params.model_copy(update={"audio_in_enabled": False})
-        # All but what FastAPIWebsocketInputTransport does, which is to stop reading.
-        await super(fastapi.FastAPIWebsocketInputTransport, self).stop(frame)
-        client: Any = self._client
-        await client.disconnect()  # closes nothing before the output does the same
-
-
 class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     """The output of a `TwilioTransport`, which makes it."""
 
@@ -71,27 +61,28 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         super().__init__(*args, **kwargs)
         self._twilio: Any = self._params.serializer
         self._lead_secs = lead_secs
-        self._changed = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
         self._clears, self._cleared_at = 0, -inf
         self._is_interrupting = False
         self._backlog_secs = 0.0  # of speech that came and was not sent
         self._held: deque[tuple[float, Frame, FrameDirection]] = deque()  # each with its due time
         self._pushing = asyncio.Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._pushing_task: asyncio.Task[None] | None = None
         self._is_speaking: dict[Any, bool] = {}  # as was pushed
 
-    async def _wait(self, secs_left: Callable[[], float], max_secs: float = inf) -> bool:
-        """Waits until no time is left, but at most `max_secs`; returns whether it waited."""
-        end, waited = monotonic() + max_secs, False
+    async def _wait(self, secs_left: Callable[[], float], max_secs: float = inf) -> None:
+        """Waits until no time is left, but at most `max_secs`."""
+        end, event = monotonic() + max_secs, asyncio.Event()
         while (secs := min(secs_left(), end - monotonic())) > TIMER_SECS:
-            self._changed.clear()
-            timer = asyncio.get_running_loop().call_later(secs, self._changed.set)
+            event.clear()
+            self._waiting.add(event)
+            timer = asyncio.get_running_loop().call_later(secs, event.set)
             try:
-                waited = await self._changed.wait()
+                await event.wait()
             finally:
                 timer.cancel()
-        return waited
+                self._waiting.discard(event)
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
@@ -111,20 +102,20 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             await asyncio.sleep(secs)
         lead_secs = max(secs, 0 if is_background else self._lead_secs)
         if not is_background:
-            self._backlog_secs -= secs
+            self._backlog_secs = max(0.0, self._backlog_secs - secs)
             if has_mixer and self._backlog_secs < 2 * secs:
                 lead_secs = LAST_SECS  # an empty queue would give background inside a word
-        has_waited = await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs)
-        if not has_waited and self._held:
+        await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs)
+        if self._held:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
         is_cleared = clears != self._clears and frame.metadata[HEARD_AT] > self._cleared_at
         return not is_cleared or frame in self._kept
 
     def _kept_secs(self) -> float:
         """Until audio may be sent behind what is kept: a frame shortly before its end."""
-        kept_secs = max(map(_unplayed_secs, self._kept), default=0)
-        is_last = self._twilio.unplayed_secs() < kept_secs + TIMER_SECS
-        return kept_secs - EARLY_SECS * is_last
+        secs = max(map(_unplayed_secs, self._kept), default=0.0)
+        is_last = bool(self._twilio.unplayed_secs() < secs + TIMER_SECS)
+        return secs - EARLY_SECS * is_last
 
     async def write_dtmf(self, frame: Any) -> None:
         """Sends the tones of keys at once, and waits for none; an interruption keeps them."""
@@ -159,7 +150,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         """Sends a message; the bot's own `clear` has the effect of an interruption."""
         await super().send_message(frame)
         if messages.is_clear(frame.message):
-            await self._forget_unheard()
+            await self._forget_unheard(goes_on=True)
 
     async def caller_left(self, close_code: int | None) -> None:
         """Ends all waits, and releases what is held: nobody will hear it."""
@@ -192,30 +183,33 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 await self._forget_unheard(self._kept)
             await super().process_frame(frame, direction)
             await self._release(-inf)
-            self._changed.set()
+            for event in self._waiting:
+                event.set()
             for _ in range(TURNS):
                 await asyncio.sleep(0)
         finally:
             self._is_interrupting = False
 
-    async def _forget_unheard(self, kept: list[OutputAudioRawFrame] | None = None) -> None:
+    async def _forget_unheard(self, kept: Any = (), *, goes_on: bool = False) -> None:
         """Pushes what was heard, and drops what was not and will not be."""
-        self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), kept or []
+        self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), [*kept]
         await self._release(self._cleared_at)
-        self._held = deque(
-            (frame.metadata[HEARD_AT] if frame in self._kept else -inf, frame, direction)
-            for _, frame, direction in self._held
-            if (isinstance(frame, SPEECH_FRAMES[0]) and kept)
-            or isinstance(frame, SPEECH_FRAMES[1])
-            or not (frame.interruptible or isinstance(frame, OutputAudioRawFrame))
-            or frame in self._kept
-        )
-        if kept is None:
-            self._changed.set()
+        held, self._held, is_heard = self._held, deque(), goes_on
+        for _, frame, direction in reversed(held):
+            if isinstance(frame, OutputAudioRawFrame):
+                stays = frame in self._kept
+                is_heard = is_heard or stays
+            elif isinstance(frame, SPEECH_FRAMES):
+                stays = is_heard or isinstance(frame, frames.BotStoppedSpeakingFrame)
+                is_heard = is_heard and isinstance(frame, frames.BotStartedSpeakingFrame)
+            else:
+                stays = not frame.interruptible
+            if stays:
+                self._held.appendleft((frame.metadata.get(HEARD_AT, -inf), frame, direction))
+        for event in () if self._is_interrupting else self._waiting:
+            event.set()
 
-    async def push_frame(
-        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
-    ) -> None:
+    async def push_frame(self, frame: Frame, direction: Any = FrameDirection.DOWNSTREAM) -> None:
         """Pushes audio, what is behind it, and the start and stop of speech when it is heard."""
         is_speech = isinstance(frame, SPEECH_FRAMES)
         is_system = isinstance(frame, frames.SystemFrame) or direction == FrameDirection.UPSTREAM
@@ -226,58 +220,55 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         due = frame.metadata.get(HEARD_AT, -inf)
         if is_speech:
             due = monotonic() + self._twilio.unplayed_secs()
-            if isinstance(frame, frames.BotStartedSpeakingFrame):
-                self._twilio.speech_started()
-            else:
-                self._backlog_secs = 0.0
-                self._twilio.speech_ended()
-        if self._held or self._pushing.locked() or is_speech or due > monotonic() + EARLY_SECS:
-            self._held.append((due, frame, direction))
-            await self._release(monotonic() + EARLY_SECS, steps=True)
-        else:
-            await super().push_frame(frame, direction)
+            is_start = isinstance(frame, frames.BotStartedSpeakingFrame)
+            self._twilio.speech_started() if is_start else self._twilio.speech_ended()
+        is_due = due <= monotonic() + EARLY_SECS * (not is_speech)
+        if is_due and not self._held and not self._pushing.locked():
+            await self._push(frame, direction)
+            return
+        self._held.append((due, frame, direction))
+        if not self._pushing_task or self._pushing_task.done():
+            self._pushing_task = self.create_task(self._push_held(), "push_held")
 
-    async def _release(self, until: float, *, steps: bool = False) -> None:
-        """Pushes what is due by a time, in order; in steps, up to the second frame of audio."""
-        audio_count = 0
+    async def _push_held(self) -> None:
+        """Pushes each held frame when it is due."""
+        while self._held:
+            due, frame, _ = self._held[0]
+            if isinstance(frame, OutputAudioRawFrame) and due < monotonic() - LATE_SECS:
+                await asyncio.sleep(STEP_SECS)
+            else:
+                await self._wait(lambda: due - monotonic())  # noqa: B023  # ends in this turn
+            await self._release(min(due, monotonic() + TIMER_SECS))
+
+    async def _release(self, until: float) -> None:
+        """Pushes what is due by a time, in order."""
         async with self._pushing:
             while self._held and self._held[0][0] <= until:
-                _, frame, direction = self._held[0]
-                audio_count += isinstance(frame, OutputAudioRawFrame)
-                if steps and audio_count > 1:
-                    break
-                self._held.popleft()
-                starts = isinstance(frame, frames.BotStartedSpeakingFrame)
-                if isinstance(frame, SPEECH_FRAMES):
-                    # One of a pair may have been dropped.
-                    key = direction, frame.transport_destination
-                    if self._is_speaking.get(key, False) == starts:
-                        continue
-                    self._is_speaking[key] = starts
-                await super().push_frame(frame, direction)
-        if self._timer:
-            self._timer.cancel()
-        if self._held:
-            due, frame, _ = self._held[0]
-            secs = due - monotonic() + LATE_SECS * isinstance(frame, OutputAudioRawFrame)
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(STEP_SECS, secs), self._release_due)
+                _, frame, direction = self._held.popleft()
+                await self._push(frame, direction)
 
-    def _release_due(self) -> None:
-        self.create_task(self._release(monotonic() + TIMER_SECS, steps=True), "release")
+    async def _push(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, SPEECH_FRAMES):
+            # One of a pair may have been dropped.
+            key = direction, frame.transport_destination
+            starts = isinstance(frame, frames.BotStartedSpeakingFrame)
+            if self._is_speaking.get(key, False) == starts:
+                return
+            self._is_speaking[key] = starts
+        await super().push_frame(frame, direction)
 
     async def cleanup(self) -> None:
         """Drops what is held."""
-        await super().cleanup()  # type: ignore[no-untyped-call]
         self._held.clear()
-        if self._timer:
-            self._timer.cancel()
+        if self._pushing_task:
+            await self.cancel_task(self._pushing_task)
+        await super().cleanup()  # type: ignore[no-untyped-call]
 
 
 class TwilioTransport(fastapi.FastAPIWebsocketTransport):
     """Pipecat's `FastAPIWebsocketTransport`, but a late event loop is not heard.
 
-    Arguments and events are Pipecat's. With a serializer of another kind, it is Pipecat's.
+    With a serializer of another kind, input and output are Pipecat's own.
 
     Args:
         websocket, params, input_name, output_name: Pipecat's arguments.
@@ -301,8 +292,8 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
         check_lead_secs(lead_secs)
         super().__init__(websocket, params, input_name=input_name, output_name=output_name)
         known = {*vars(self), *dir(fastapi.FastAPIWebsocketOutputTransport)}
-        if lacking := [name for name in PRIVATE_NAMES if name not in known]:
-            _warn_once(", ".join(lacking))
+        if lacking := {*PRIVATE_NAMES, "_params", "_write_frame"} - known:
+            _warn_once(", ".join(sorted(lacking)))
         elif isinstance(params.serializer, TwilioFrameSerializer):
             self._client = client = TwilioClient(websocket, self._callbacks, params)
             self._input = TwilioInputTransport(self, client, params, name=self._input_name)

@@ -146,7 +146,7 @@ class TestTheBaselinePath:
         program = f"""
 import random
 from pipecat_twilio import SincResampler
-from pipecat_twilio.audio import ulaw
+from pipecat_twilio.audio import resampler, ulaw
 assert resampler.vector_path == ulaw.vector_path != "avx2"
 pcm = random.Random(1).randbytes(40_000)
 print(ulaw.encode(pcm).hex(), SincResampler{rates}.process(pcm).hex())

@@ -69,7 +69,8 @@ class CallReport:
         texts = {n: f"{v:.2f}" if isinstance(v, float) else str(v) for n, v in figures.items()}
         # A stranger who opened the socket may have made up the SIDs.
         safe = {n: text if text.isprintable() else ascii(text) for n, text in texts.items()}
-        return ", ".join(f"{n} {text:.300}" for n, text in safe.items() if text not in ("", "None", "{}"))
+        told = {n: text for n, text in safe.items() if text not in ("", "None", "{}")}
+        return ", ".join(f"{n} {text:.300}" for n, text in told.items())
 
 
 @dataclass(slots=True)

@@ -97,7 +97,25 @@ class CallResource:
         for name, value in given.items():
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"{name} must be a str, got {type(value).__name__}")
-        _check_credentials(account_sid, call_sid, auth_token, api_key_sid, api_key_secret)
+        needed = {
+            "call_sid": call_sid,
+            "account_sid": account_sid,
+            "auth_token or api_key_sid + api_key_secret": (
+                auth_token or api_key_sid or api_key_secret
+            ),
+        }
+        if missing := [name for name, value in needed.items() if not value]:
+            names = ", ".join(missing)
+            raise ValueError(f"auto_hang_up is enabled but missing required parameters: {names}")
+        if auth_token and (api_key_sid or api_key_secret):
+            raise ValueError("Provide either auth_token or api_key_sid + api_key_secret, not both")
+        if not auth_token and not (api_key_sid and api_key_secret):
+            raise ValueError(
+                "Both api_key_sid and api_key_secret parameters are required if one is set: "
+                f"{'api_key_secret' if api_key_sid else 'api_key_sid'} is missing"
+            )
+        if len(api_key_sid or "") > _MAX_SID_LENGTH:
+            raise ValueError(f"api_key_sid must have at most {_MAX_SID_LENGTH} characters")
         self.call_sid = str(call_sid)
         self.url = call_url(
             str(account_sid), self.call_sid, region=region, edge=edge, base_url=base_url
@@ -121,34 +139,6 @@ class CallResource:
     def shows_secret(self, text: str) -> bool:
         """Whether a text, such as a server's error page, contains the credentials."""
         return self._secret in text or self.authorization.removeprefix("Basic ") in text
-
-
-def _check_credentials(
-    account_sid: str | None,
-    call_sid: str | None,
-    auth_token: str | None,
-    api_key_sid: str | None,
-    api_key_secret: str | None,
-) -> None:
-    needed = {
-        "call_sid": call_sid,
-        "account_sid": account_sid,
-        "auth_token or api_key_sid + api_key_secret": auth_token or api_key_sid or api_key_secret,
-    }
-    if missing := [name for name, value in needed.items() if not value]:
-        raise ValueError(
-            f"auto_hang_up is enabled but missing required parameters: {', '.join(missing)}"
-        )
-    if auth_token and (api_key_sid or api_key_secret):
-        raise ValueError("Provide either auth_token or api_key_sid + api_key_secret, not both")
-    if not auth_token and not (api_key_sid and api_key_secret):
-        missing_name = "api_key_secret" if api_key_sid else "api_key_sid"
-        raise ValueError(
-            "Both api_key_sid and api_key_secret parameters are required if one is set: "
-            f"{missing_name} is missing"
-        )
-    if api_key_sid and len(api_key_sid) > _MAX_SID_LENGTH:
-        raise ValueError(f"api_key_sid must have at most {_MAX_SID_LENGTH} characters")
 
 
 def call_url(

@@ -93,7 +93,7 @@ def no_switches() -> Iterator[None]:
 @pytest.mark.parametrize("convert", [ulaw.decode, ulaw.encode, SincResampler(24000, 8000).process])
 @pytest.mark.usefixtures("no_switches")
 def test_other_threads_run_while_long_input_is_converted(convert: Callable) -> None:
-    audio = bytes(1 << 20)
+    audio = bytes(4 << 20)
 
     def ran_meanwhile() -> bool:
         start, ran = threading.Lock(), threading.Event()
@@ -107,4 +107,4 @@ def test_other_threads_run_while_long_input_is_converted(convert: Callable) -> N
         return meanwhile
 
     # The other thread may be too late to wake up, but not every time.
-    assert any(ran_meanwhile() for _ in range(200))
+    assert any(ran_meanwhile() for _ in range(2000))

@@ -100,6 +100,14 @@ async def test_a_second_cancellation_stops_it_with_one_error(log: list[str]) -> 
     assert [line for line in log if line.startswith("ERROR")] == [STOPPED]
 
 
+async def test_a_cancellation_before_its_first_step_ends_the_call_at_once() -> None:
+    ending = Ending()
+    waiting = pending(ending)
+    waiting._task.cancel()
+    await asyncio.wait_for(waiting.done(), 10)
+    assert ending.ended == 1
+
+
 class TestTheEventLoopEnds:
     @pytest.mark.parametrize("turns", [0, 1, 5])
     def test_during_the_wait_the_call_is_ended_at_once(self, turns: int, log) -> None:

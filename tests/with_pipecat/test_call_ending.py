@@ -388,3 +388,10 @@ async def test_without_a_valid_address_or_login_no_request_is_made_and_an_error_
     assert "left the call open" in error
     assert name[1:] in error
     assert "token" not in error.replace("auth_token", "")
+
+
+def test_the_traceback_of_a_refused_argument_has_no_line_that_holds_a_secret() -> None:
+    with pytest.raises(ValueError, match="region") as error:
+        TwilioFrameSerializer(STREAM_SID, **TOKEN, region="ie1")
+    # Loguru shows the variables in each line: `checked` has none of them, `CallResource` does.
+    assert [entry.name for entry in error.traceback][-1] == "checked"

@@ -220,10 +220,10 @@ class TestRatesAndResamplers:
         assert frame.audio == bytes(640)
         assert payload_of(await serializer.serialize(audio())) == b"\xff" * 160
 
-    @pytest.mark.parametrize("resampler", [Silent(), SOXRStreamAudioResampler()])
-    async def test_another_resampler_is_reset_by_an_interruption(self, resampler) -> None:
+    @pytest.mark.parametrize("resampler_class", [Silent, SOXRStreamAudioResampler])
+    async def test_another_resampler_is_reset_by_an_interruption(self, resampler_class) -> None:
         serializer = await ready()
-        serializer._input_resampler = serializer._output_resampler = resampler
+        serializer._output_resampler = resampler_class()
         for _ in range(9):
             await serializer.serialize(audio(speech(640)))
         await serializer.serialize(InterruptionFrame())

@@ -446,7 +446,7 @@ class TestPipecatsOwnClasses:
     @pytest.mark.parametrize(
         "name",
         ["_callbacks", "_client", "_input", "_input_name", "_output", "_output_name", "_params"]
-        + ["_websocket", "_write_frame"],
+        + ["_write_frame"],
     )
     def test_a_pipecat_without_a_private_name_paces_as_ever_and_is_warned_of_once(
         self, play, monkeypatch, log, name
@@ -459,7 +459,7 @@ class TestPipecatsOwnClasses:
             package, last = spec.name.rsplit(".", 1)
             monkeypatch.setattr(sys.modules[package], last, module)
             exec(renamed, vars(module))
-        for ours in ("client", "transport"):  # are imported anew, and afterwards are as before
+        for ours in ("listening", "transport"):  # are imported anew, and afterwards are as before
             monkeypatch.setattr(pipecat_twilio, ours, sys.modules[f"pipecat_twilio.{ours}"])
             monkeypatch.delitem(sys.modules, f"pipecat_twilio.{ours}")
         new = importlib.import_module("pipecat_twilio.transport")

@@ -121,17 +121,6 @@ class TestGoodbye:
 
         play(scenario)
 
-    def test_a_cancellation_ends_it_at_once_and_ends_the_call(self, play: Play) -> None:
-        async def scenario(bot: Bot) -> None:
-            ending = await self.begin(bot)
-            cancelled = bot.loop.now
-            await bot.worker.cancel()
-            await ending
-            assert bot.loop.now - cancelled < 0.1
-            assert bot.serializer.requests == [pytest.approx(cancelled, abs=0.1)]
-
-        play(scenario)
-
 
 @pytest.mark.parametrize("frame", [EndFrame, CancelFrame])
 @pytest.mark.parametrize("stop", [True, False])

@@ -194,7 +194,7 @@ class Witness(FrameProcessor):
     """Keeps the frames that pass, with their times."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        super().__init__()
+        super().__init__(enable_direct_mode=True)  # or system frames would overtake others
         self._now = clock
         self.seen: list[tuple[float, Frame]] = []
 

@@ -1,20 +1,24 @@
-"""The socket of a `TwilioTransport`: who closed it, and a peer that reads nothing."""
+"""The socket of a `TwilioTransport`: reading on to the end, and a peer that reads nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 from loguru import logger
-from pipecat.transports.websocket.fastapi import FastAPIWebsocketClient, FastAPIWebsocketParams
+from pipecat.frames.frames import EndFrame
+from pipecat.transports.websocket import fastapi
 
 
-class TwilioClient(FastAPIWebsocketClient):
+class TwilioClient(fastapi.FastAPIWebsocketClient):
     """Pipecat's client, which tells the output when there is nobody any more."""
 
     output: Any  # a `TwilioOutputTransport`
 
-    def __init__(self, websocket: Any, callbacks: Any, params: FastAPIWebsocketParams) -> None:
+    def __init__(
+        self, websocket: Any, callbacks: Any, params: fastapi.FastAPIWebsocketParams
+    ) -> None:
         super().__init__(websocket, callbacks, params.ws_close_timeout)
+        self._socket = websocket
         self._params = params
         self._is_stuck = False
         self._close_code: int | None = None
@@ -26,7 +30,7 @@ class TwilioClient(FastAPIWebsocketClient):
 
     async def receive(self) -> AsyncIterator[str | bytes]:
         """Yields the messages until the socket is closed."""
-        while (message := await self._websocket.receive())["type"] != "websocket.disconnect":
+        while (message := await self._socket.receive())["type"] != "websocket.disconnect":
             if data := message.get("text") or message.get("bytes"):
                 yield data
         self._close_code = message.get("code")
@@ -46,3 +50,15 @@ class TwilioClient(FastAPIWebsocketClient):
         """Tells the output, then triggers the event."""
         await self.output.caller_left(self._close_code)
         await super().trigger_client_disconnected()  # type: ignore[no-untyped-call]
+
+
+class TwilioInputTransport(fastapi.FastAPIWebsocketInputTransport):
+    """Pipecat's input, which reads on after `EndFrame`: pings, marks, and a caller who leaves."""
+
+    async def stop(self, frame: EndFrame) -> None:
+        """Stops the caller's audio. The socket is read until the output closes it."""
+        self._params = self._params.model_copy(update={"audio_in_enabled": False})
+        # All but what FastAPIWebsocketInputTransport does, which is to stop reading.
+        await super(fastapi.FastAPIWebsocketInputTransport, self).stop(frame)
+        # Closes nothing before the output does the same.
+        await self._client.disconnect()  # type: ignore[no-untyped-call]
