@@ -17,6 +17,7 @@ import echo_bot
 import live_calls
 import numpy as np
 from caller import WireLog
+from dialing import CallError
 from listening import play
 from live_calls import PIPECATS, PORTS, TOO_LATE_MS, TUNED, URL, percentiles_ms, place_calls
 from loguru import logger
@@ -87,9 +88,12 @@ async def grow(bot: str) -> dict[int, np.ndarray]:
     try:
         await wait_until_served(URL.format(PORTS[0]))
         for count in COUNTS:
-            used, since, logs = await place_calls(
-                PORTS[0], server.pid or 0, count, *keys, apart_secs=APART_SECS
-            )
+            calls = place_calls(PORTS[0], server.pid or 0, count, *keys, apart_secs=APART_SECS)
+            try:
+                used, since, logs = await calls
+            except CallError as error:
+                print(bot, count, error)
+                break
             median, below, late = percentiles_ms(logs, since)
             silence = np.mean([silence_ms(log) for log in logs])
             rows[count] = np.array([used[0], used[0] * count / 1000, median, below, silence, late])

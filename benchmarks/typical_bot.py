@@ -35,6 +35,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
 from player import RATE
 from serving import serve_in_thread
+from streamdouble.scenario import Hangup, Step, WaitFor
 
 RATES = ((8000, 8000), (16000, 16000), (16000, 24000))
 TTS = ("pipeline", "24 kHz", "resampled")
@@ -122,9 +123,13 @@ def served(bot: str, app: FastAPI, *, mixer: bool = False, **names: Any) -> Iter
     def recorded(steps: list[Any]) -> Pipeline:
         return Pipeline([*steps[:-1], Recorder(auto_start_recording=True), steps[-1]])
 
+    def end(*_: Any, timeout_s: float) -> Step:
+        return Hangup() if mixer else WaitFor("quiet", timeout_s)  # a mixer is never quiet
+
     Recorder.errors_ms = []
     with (
         patch.object(talking_bot.pipecat_transport, "FastAPIWebsocketParams", params),
+        patch("conversation.WaitFor", end),
         patch.multiple(talking_bot, Pipeline=recorded, **names),
         built_as(bot) as serializer,
         serve_in_thread(app) as port,
@@ -199,7 +204,7 @@ async def goodbye_secs(bot: str) -> float:
     """Returns how much of the goodbye the caller hears."""
     app = talking_bot.create_app()
     with served(bot, app, LocalLLM=Goodbye) as (port, serializer):
-        call = await converse(port, app, GOODBYE_SECS // 3, serializer=serializer)
+        call = await converse(port, app, 1, serializer=serializer)
     return np.count_nonzero(call.played().is_playing) / RATE
 
 
