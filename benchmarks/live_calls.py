@@ -5,7 +5,7 @@
 Simulated callers in this process talk to examples/echo_bot.py in two others, at 16 kHz: to the bot
 in question in one, and at the same time to a bot with Pipecat's serializer in the other. Machines
 and processes vary in speed, so there are four such pairs. live_calls.md says what CPU that takes
-and how late the echo is. It takes 20 minutes.
+and how late the echo is. It takes a quarter of an hour.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any
 
 import echo_bot
 import numpy as np
-from caller import place_call
+from caller import WireLog, place_call
 from listening import audio_in
 from loguru import logger
 from measuring import machine, pieces, speech_like
@@ -28,27 +28,28 @@ from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from serving import wait_until_served
-from streamdouble.scenario import Say, Scenario, Wait
+from streamdouble.scenario import Say, Scenario, Step, Wait
 
 from pipecat_twilio import TwilioFrameSerializer, ulaw
 
 PORTS, URL = (18766, 18767), "http://127.0.0.1:{}/"
-SECS = 8  # that all calls of a step are measured for
+SECS = 8  # that all calls are measured for
 ROUNDS = 2  # of two pairs, one for each order of the bots
-CALLS, APART_SECS = (10, 20), 0.1
+CALLS, APART_SECS = 20, 0.1
 TOO_LATE_MS, TRIES = 10, 3
 PIPELINES = {"echo": 0, "echo, 4 more processors, default observers": 4}
 
 HEAD = """# What a live call costs
 
-Calls of {secs} s at 16 kHz on {machine}; written by `tox -e calls`.
-Each bot is compared with one that has Pipecat's serializer and as many calls at the same time. The
-figures are medians of four such pairs of processes; nan: in one of them the machine itself was late
-in every try. The first row of each pipeline, of two equal bots, shows how exact they are.
+{calls} calls at once of {secs} s, at 16 kHz, with Pipecat's output frames of 40 ms, on
+{machine}; written by `tox -e results`. Each bot is compared with one that has Pipecat's serializer
+and as many calls at the same time. The figures are medians of four such pairs of processes; nan: in
+one of them the machine itself was late in every try. The first row of each pipeline, of two equal
+bots, shows how exact they are.
 
-| pipeline | bot | calls at once | CPU, ms per call-second | to Pipecat's | wait for a core, ms \
+| pipeline | bot | CPU, ms per call-second | to Pipecat's | wait for a core, ms \
 | delay, median, ms | 99 % below, ms |
-|---|---|---:|---:|---:|---:|---:|---:|"""
+|---|---|---:|---:|---:|---:|---:|"""
 
 
 def collecting(secs: float) -> type[TwilioFrameSerializer]:
@@ -61,7 +62,7 @@ def collecting(secs: float) -> type[TwilioFrameSerializer]:
 
 
 PIPECATS, TUNED = "Pipecat's serializer", "ours, everything tuned"  # by README, "Scaling out"
-UNTUNED = {"allow_anyone": True, "output_ms": 20}
+UNTUNED = {"allow_anyone": True}
 ON_PIPECATS = {**UNTUNED, "transport": FastAPIWebsocketTransport}
 BOTS = {
     PIPECATS: echo_bot.Settings(serializer=PipecatSerializer, **ON_PIPECATS),
@@ -69,7 +70,7 @@ BOTS = {
     "ours, 20 ms input frames": echo_bot.Settings(**UNTUNED),
     "ours, 40 ms input frames": echo_bot.Settings(serializer=collecting(0.04), **UNTUNED),
     "ours, 60 ms input frames": echo_bot.Settings(serializer=collecting(0.06), **UNTUNED),
-    TUNED: echo_bot.Settings(serializer=collecting(0.04), allow_anyone=True),
+    TUNED: echo_bot.Settings(serializer=collecting(0.04), **UNTUNED),
 }
 
 
@@ -108,16 +109,24 @@ def scheduled_secs(pid: int) -> np.ndarray:
     return np.sum([np.array(f.read_text().split()[:2], float) for f in files], axis=0) / 1e9
 
 
-async def step(port: int, pid: int, count: int) -> np.ndarray:
-    """Places so many calls; returns CPU, wait, two delays and how late the callers were, in ms."""
-    ramp = (count + 1) * APART_SECS
+async def place_calls(
+    port: int, pid: int, count: int, *more: Step, apart_secs: float = APART_SECS
+) -> tuple[np.ndarray, float, list[WireLog]]:
+    """Places so many calls, which talk until the same time, and then do more, each in turn.
+
+    Returns:
+        The process's CPU and its wait for a core while all talked, in ms per call-second; since
+        when all talked; and the calls.
+    """
+    ramp = (count + 1) * apart_secs
     speech = pieces(ulaw.encode(speech_like(SECS + ramp, 8000)), 160)
     all_talk = time.perf_counter() + ramp
 
-    async def one(number: int) -> Any:
-        wait = (number + number / count / 5) * APART_SECS  # callers must not share a tick
+    async def one(number: int) -> WireLog:
+        wait = (number + number / count / 5) * apart_secs  # callers must not share a tick
         await asyncio.sleep(wait)
-        script = Scenario("speak", [Say(Path("-"), speech[round(wait / 0.02) :]), Wait(0.5)])
+        talk = Say(Path("-"), speech[round(wait / 0.02) :])
+        script = Scenario("speak", [talk, Wait(0.5 + number / count), *more])
         return (await place_call(URL.format(port), script))[0]
 
     calls = [asyncio.create_task(one(number)) for number in range(count)]
@@ -125,52 +134,58 @@ async def step(port: int, pid: int, count: int) -> np.ndarray:
     before = scheduled_secs(pid)
     await asyncio.sleep(SECS - 0.5)
     used = 1000 * (scheduled_secs(pid) - before) / (SECS - 0.5) / count
-    logs = await asyncio.gather(*calls)
-    delays = np.concatenate([delays_ms(log, all_talk) for log in logs])
+    return used, all_talk, await asyncio.gather(*calls)
+
+
+async def step(port: int, pid: int, count: int) -> np.ndarray:
+    """Places so many calls; returns CPU, wait, two delays and how late the callers were, in ms."""
+    used, since, logs = await place_calls(port, pid, count)
+    return np.array([*used, *percentiles_ms(logs, since)])
+
+
+def percentiles_ms(logs: list[WireLog], since: float) -> np.ndarray:
+    """Returns the delay, in the median and 99 % below, and below which the callers were late."""
+    delays = np.concatenate([delays_ms(log, since) for log in logs])
     sent = [np.diff([at for at, _ in audio_in(log.sent)]) for log in logs]
     late = 1000 * np.concatenate(sent) - 20
-    return np.array([*used, *np.percentile(delays, [50, 99]), np.percentile(late, 99)])
+    return np.array([*np.percentile(delays, [50, 99]), np.percentile(late, 99)])
 
 
-async def measure(bot: str, more: int, order: int) -> list[np.ndarray]:
-    """Calls a bot beside Pipecat's; returns its rows' figures, NaN if the machine was late."""
+async def measure(bot: str, more: int, order: int) -> np.ndarray:
+    """Calls a bot beside Pipecat's; returns its row's figures, NaN if the machine was late."""
     process = multiprocessing.get_context("spawn").Process
     pair = zip((bot, PIPECATS)[::order], PORTS, strict=True)
     servers = {port: process(target=serve, args=(name, more, port)) for name, port in pair}
-    rows = []
     try:
         for port, server in servers.items():
             server.start()
             await wait_until_served(URL.format(port))
-        for count in CALLS:
-            for _ in range(TRIES):
-                gc.collect()
-                steps = [step(port, server.pid or 0, count) for port, server in servers.items()]
-                ours, pipecats = (await asyncio.gather(*steps))[::order]
-                late = max(ours[-1], pipecats[-1])
-                figures = np.array([ours[0], ours[0] / pipecats[0], *ours[1:-1]])
-                print(bot, more, count, np.round(figures, 2), f"late by {late:.1f} ms", flush=True)
-                if late < TOO_LATE_MS:  # else the machine itself was late
-                    break
-            rows.append(figures if late < TOO_LATE_MS else figures * np.nan)
+        for _ in range(TRIES):
+            gc.collect()
+            steps = [step(port, server.pid or 0, CALLS) for port, server in servers.items()]
+            ours, pipecats = (await asyncio.gather(*steps))[::order]
+            late = max(ours[-1], pipecats[-1])
+            figures = np.array([ours[0], ours[0] / pipecats[0], *ours[1:-1]])
+            print(bot, more, np.round(figures, 2), f"late by {late:.1f} ms", flush=True)
+            if late < TOO_LATE_MS:  # else the machine itself was late
+                return figures
     finally:
         for server in servers.values():
             server.terminate()
             server.join()
-    return rows
+    return figures * np.nan
 
 
 def main(folder: Path) -> None:
     """Measures all bots and writes the table."""
     logger.remove()
-    lines = [HEAD.format(secs=SECS, machine=machine())]
+    lines = [HEAD.format(calls=CALLS, secs=SECS, machine=machine())]
     for pipeline, more in PIPELINES.items():
         for bot in BOTS:
             pairs = [asyncio.run(measure(bot, more, order)) for order in (1, -1) * ROUNDS]
-            for count, figures in zip(CALLS, np.median(pairs, axis=0), strict=True):
-                cpu, ratio, *others = figures
-                cells = (f"{cpu:.1f}", f"{ratio:.2f} x", *(f"{figure:.1f}" for figure in others))
-                lines.append(f"| {' | '.join((pipeline, bot, str(count), *cells))} |")
+            cpu, ratio, *others = np.median(pairs, axis=0)
+            cells = (f"{cpu:.1f}", f"{ratio:.2f} x", *(f"{figure:.1f}" for figure in others))
+            lines.append(f"| {' | '.join((pipeline, bot, *cells))} |")
     (folder / "live_calls.md").write_text("\n".join([*lines, ""]))
 
 
