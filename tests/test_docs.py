@@ -6,17 +6,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import fastapi_bot
 import pytest
-from dialing import read_twiml
+from dialing import ACCOUNT_SID, read_twiml
 from pipecat.frames.frames import CancelFrame, TTSStoppedFrame
 from pipecat.tests.utils import run_test
+from serving import serve
+from streams import CALL_SID, documented, media
 
 from pipecat_twilio import MarkFrame, TwilioFrameSerializer, TwilioTransport, install, messages
 from pipecat_twilio.twilio.call_report import CallReport
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
-    str(path.relative_to(ROOT)): path.read_text()
+    path.relative_to(ROOT).as_posix(): path.read_text()
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "examples" / "README.md")
 }
 README, REFERENCE = PAGES["README.md"], PAGES["docs/reference.md"]
@@ -99,6 +103,30 @@ class TestSnippets:
         await asyncio.wait_for(handlers[0](), 5)
         assert bool(requests) is is_ended
 
+    async def test_a_server_that_stops_ends_its_calls(self, monkeypatch, log) -> None:
+        requests = []
+
+        async def request(serializer: TwilioFrameSerializer) -> None:
+            await asyncio.sleep(0.2)  # uvicorn waits for it
+            requests.append(serializer._call_sid)
+
+        monkeypatch.setattr(TwilioFrameSerializer, "_hang_up_call", request)
+        monkeypatch.setenv("TWILIO_ACCOUNT_SID", ACCOUNT_SID)
+        monkeypatch.setenv("TWILIO_AUTH_TOKEN", "token")
+        async with aiohttp.ClientSession() as session:
+            async with serve(fastapi_bot.app) as port:
+                socket = await session.ws_connect(f"http://127.0.0.1:{port}/stream")
+                for event in ("connected", "start"):
+                    await socket.send_json(documented(event))
+                for at_ms in range(0, 200, 20):
+                    await socket.send_str(media(bytes(160), at_ms))
+                await socket.receive(20)  # the echo
+            while (message := await socket.receive(5)).type != aiohttp.WSMsgType.CLOSE:
+                pass
+            assert message.data == 1012
+        assert requests == [CALL_SID]
+        assert any("ended_by server stopped" in line for line in log)
+
     def test_the_twiml_opens_a_stream_and_then_asks_the_webhook_again(self) -> None:
         (twiml,) = snippets("xml")
         assert read_twiml(twiml, "https://x")[0] == "wss://bot.example.com/stream"
@@ -152,6 +180,12 @@ class TestPages:
                     figures <= set(re.findall(r"[\d.]+", p)) for p in places
                 ), row
         assert rows > 5
+
+    def test_every_file_of_the_package_has_its_one_job(self) -> None:
+        table = PAGES["CONTRIBUTING.md"].split("\n## ")[1]
+        files = {path.name for path in (ROOT / "pipecat_twilio").rglob("*.*")}
+        kept = {name for name in files if re.search(r"(?<!__init__)\.(py|pyx|pxd|h)$", name)}
+        assert kept == set(re.findall(r"`(\w+\.\w+)`", table)) - {"test_package.py"}
 
     def test_the_same_releases_of_pipecat_are_named_everywhere(self) -> None:
         assert "Tested with Pipecat v1.14.0; 1.12 is the oldest" in README

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pipecat.audio.dtmf.types import KeypadEntry
 from pipecat.audio.dtmf.utils import load_dtmf_audio
-from virtual_call import RATE, Bot, Play, VirtualLoop, in_virtual_time, running_bot
+from virtual_bot import Bot, Play, running_bot
+from virtual_call import RATE, VirtualLoop, in_virtual_time
 
 
 @pytest.fixture

@@ -15,10 +15,12 @@ from pipecat.frames.frames import (
     InputDTMFFrame,
     OutputTransportMessageFrame,
     StopFrame,
+    VADUserStoppedSpeakingFrame,
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from streams import documented, media
-from virtual_call import STREAM_SID, Bot, Play, own_clear
+from virtual_bot import Bot, Play, own_clear
+from virtual_call import STREAM_SID
 
 from pipecat_twilio import MarkFrame, TwilioTransport, messages
 
@@ -179,3 +181,23 @@ def test_after_stopframe_nothing_more_is_received(play: Play) -> None:
         assert len(bot.upstream.times(InputAudioRawFrame)) == 1
 
     play(scenario, audio_in_enabled=True)
+
+
+@pytest.mark.parametrize("lead_secs", [0, 0.5, 2])
+def test_the_report_has_how_long_the_caller_waited_for_an_answer(play: Play, lead_secs) -> None:
+    async def scenario(bot: Bot) -> None:
+        waits = []
+        for stop_secs, thinks_secs in ((0.2, 0.3), (0.8, 1.1), (0.2, 0.6)):
+            stopped_at = bot.loop.now - stop_secs
+            await bot.queue(VADUserStoppedSpeakingFrame(stop_secs=stop_secs))
+            await asyncio.sleep(thinks_secs)
+            pieces = len(bot.twilio.plays)
+            await bot.speak(1)
+            await asyncio.sleep(2)
+            waits.append(bot.twilio.plays[pieces].begin - stopped_at)
+        report = bot.serializer.call_report
+        assert report.answers == 3
+        assert report.answer_secs == pytest.approx(sorted(waits)[1], abs=0.03)
+        assert report.worst_answer_secs == pytest.approx(max(waits), abs=0.03)
+
+    play(scenario, lead_secs=lead_secs)

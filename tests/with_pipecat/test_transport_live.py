@@ -23,6 +23,7 @@ from pipecat_twilio import TwilioFrameSerializer, TwilioTransport
 # uvicorn's default WebSocket implementation uses what websockets has deprecated.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The `websockets` implementation is deprecated"),
     pytest.mark.filterwarnings("ignore:remove second argument of ws_handler:DeprecationWarning"),
 ]
 
@@ -48,8 +49,13 @@ def caller(url: str) -> list[tuple[float, dict[str, Any]]]:
 
 
 @asynccontextmanager
-async def serving(transport: Any, *, interruptible: bool = False) -> AsyncIterator[str]:
-    """Serves a bot that says a sentence and hangs up, or is interrupted in the middle of it."""
+async def serving(
+    transport: Any, *, interruptible: bool = False, **options: Any
+) -> AsyncIterator[str]:
+    """Serves a bot that says a sentence and hangs up, or is interrupted in the middle of it.
+
+    The options are uvicorn's.
+    """
     app = FastAPI()
 
     @app.websocket("/")
@@ -77,7 +83,7 @@ async def serving(transport: Any, *, interruptible: bool = False) -> AsyncIterat
         await worker.queue_frame(EndFrame())
         await running
 
-    config = uvicorn.Config(app, port=0, log_level="warning", lifespan="off")
+    config = uvicorn.Config(app, port=0, log_level="warning", lifespan="off", **options)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
@@ -130,3 +136,12 @@ async def test_an_interruption_clears_what_was_sent_ahead_and_nothing_follows() 
     # In 0.8 s at least that, and the lead; not all of the sentence.
     assert 0.8 < sent < 1.5
     assert events[clear + 1 :] == ["media"]  # the silence at the end of a call
+
+
+@pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])
+async def test_a_goodbye_longer_than_the_ping_timeout_is_heard_to_its_end(ws: str) -> None:
+    pings = {"ws": ws, "ws_ping_interval": 0.2, "ws_ping_timeout": 0.4}
+    async with serving(TwilioTransport, **pings) as url:
+        came = await asyncio.to_thread(caller, url)
+    assert silence_secs(came, 1.6) < 0.5
+    assert came[-1][0] - came[0][0] > 1.05  # sent while it is played, but for the lead
