@@ -94,13 +94,15 @@ def serve(bot: str, more: int, port: int) -> None:
 
 
 def delays_ms(log: Any, since: float) -> np.ndarray:
-    """Returns, for every message of audio that was sent after `since`, when all of it was back."""
+    """Returns, for each message of the SECS after `since`, when all of it was back."""
     sent, received = audio_in(log.sent), audio_in(log.received)
     back = np.cumsum([len(piece) for _, piece in received])
     said = np.cumsum([len(piece) for _, piece in sent])
     at = np.searchsorted(back, said)
     pairs = [(received[i][0], s) for i, (s, _) in zip(at, sent, strict=True) if i < len(back)]
-    return 1000 * np.array([back_at - sent_at for back_at, sent_at in pairs if sent_at > since])
+    return 1000 * np.array(
+        [back_at - sent_at for back_at, sent_at in pairs if 0 < sent_at - since < SECS]
+    )
 
 
 def scheduled_secs(pid: int) -> np.ndarray:

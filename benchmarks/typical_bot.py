@@ -110,7 +110,7 @@ class Goodbye(LocalLLM):
             return
         pcm = np.resize(sentence(24000, 0), GOODBYE_SECS * 24000).astype("<i2").tobytes()
         await self.push_frame(TTSAudioRawFrame(pcm, 24000, 1))
-        await self.push_frame(EndWorkerFrame())
+        await self.push_frame(EndWorkerFrame(), FrameDirection.UPSTREAM)
 
 
 @contextmanager
@@ -123,8 +123,8 @@ def served(bot: str, app: FastAPI, *, mixer: bool = False, **names: Any) -> Iter
     def recorded(steps: list[Any]) -> Pipeline:
         return Pipeline([*steps[:-1], Recorder(auto_start_recording=True), steps[-1]])
 
-    def end(*_: Any, timeout_s: float) -> Step:
-        return Hangup() if mixer else WaitFor("quiet", timeout_s)  # a mixer is never quiet
+    def end(*_: Any, **__: Any) -> Step:
+        return Hangup() if mixer else WaitFor("quiet", 2 * GOODBYE_SECS)  # a mixer is never quiet
 
     Recorder.errors_ms = []
     with (

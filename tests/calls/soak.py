@@ -149,6 +149,8 @@ async def place_call(
             if bot_hangs_up:
                 await socket.send_json({"event": "dtmf", "dtmf": {"digit": "#"}})
                 await asyncio.wait_for(listening, PATIENCE_SECS)
+            else:
+                await socket.send_json({"event": "stop", "streamSid": "MZ1", "stop": {}})
             tally.hung_up_by_bot += bot_hangs_up
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             tally.failures.append(repr(error))
