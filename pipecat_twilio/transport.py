@@ -259,7 +259,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         await super().push_frame(frame, direction)
 
     async def cleanup(self) -> None:
-        """Drops what is held."""
+        """Ends the call if no frame has, as where a pipeline is cancelled while it starts."""
+        await self._twilio.serialize(frames.CancelFrame())
         self._held.clear()
         if self._pushing_task:
             await self.cancel_task(self._pushing_task)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import aiohttp
 import uvicorn
@@ -13,9 +14,10 @@ START_SECS = 60  # a bot loads all of Pipecat
 
 
 @asynccontextmanager
-async def serve(app: FastAPI, port: int = 0) -> AsyncIterator[int]:
-    """Serves a web application in this event loop; gives its port."""
-    config = uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1)
+async def serve(app: FastAPI, port: int = 0, **options: Any) -> AsyncIterator[int]:
+    """Serves a web application in this event loop, with uvicorn's options; gives its port."""
+    options = {"log_level": "warning", "timeout_graceful_shutdown": 1} | options
+    config = uvicorn.Config(app, port=port, **options)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it

@@ -12,6 +12,7 @@ import json
 from binascii import b2a_base64
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from json.encoder import encode_basestring_ascii
 from typing import Annotated, Any
 
@@ -186,20 +187,33 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
         raise MessageError(str(error)) from None
 
 
-def _read(kind: type[Any], fields: dict[str, msgspec.Raw]) -> Any:
+@cache  # for a flood of bad messages
+def _fields(kind: Any) -> list[tuple[Any, bool, Callable[[msgspec.Raw], Any]]]:
+    """Returns a type's fields, whether each is an object of ours, and what else decodes it."""
+    return [
+        (
+            field,
+            isinstance(field.type, type) and issubclass(field.type, _Part),
+            msgspec.json.Decoder(field.type, strict=False).decode,
+        )
+        for field in msgspec.structs.fields(kind)
+    ]
+
+
+def _read(kind: Any, fields: dict[str, msgspec.Raw]) -> Any:
     """Returns an object of this type; a field of another type than its own has its default."""
     values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(kind):
+    for field, is_part, decode in _fields(kind):
         raw = fields.get(field.encode_name)
         if raw is None:
             continue
         try:
-            if isinstance(field.type, type) and issubclass(field.type, _Part):
+            if is_part:
                 values[field.name] = _read(field.type, _decode_object(raw))
             elif field.name == "custom_parameters":
                 values[field.name] = {k: _as_text(v) for k, v in _decode_object(raw).items()}
             else:
-                values[field.name] = msgspec.json.decode(raw, type=field.type, strict=False)
+                values[field.name] = decode(raw)
         except msgspec.MsgspecError:
             if field.required:
                 raise
