@@ -234,11 +234,12 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         """Pushes each held frame when it is due."""
         while self._held:
             due, frame, _ = self._held[0]
+            if due > monotonic() + TIMER_SECS:
+                await self._wait(lambda: due - monotonic())  # noqa: B023  # ends in this turn
+                continue
             if isinstance(frame, OutputAudioRawFrame) and due < monotonic() - LATE_SECS:
                 await asyncio.sleep(STEP_SECS)
-            else:
-                await self._wait(lambda: due - monotonic())  # noqa: B023  # ends in this turn
-            await self._release(min(due, monotonic() + TIMER_SECS))
+            await self._release(due)
 
     async def _release(self, until: float) -> None:
         """Pushes what is due by a time, in order."""

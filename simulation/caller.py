@@ -40,7 +40,11 @@ class WireLog:
 
 
 async def place_call(
-    url: str, scenario: Scenario, identity: StreamIdentity | None = None, **parameters: object
+    url: str,
+    scenario: Scenario,
+    identity: StreamIdentity | None = None,
+    log: WireLog | None = None,
+    **parameters: object,
 ) -> tuple[WireLog, SessionResult]:
     """Calls a bot and runs the script.
 
@@ -48,6 +52,7 @@ async def place_call(
         url: The bot's voice webhook, http(s), or its stream, ws(s).
         scenario: What the caller does; who waits sends silence, as a telephone does.
         identity: The SIDs of the call; by default of a new one.
+        log: Where the messages are recorded, for who wants to see them during the call.
         parameters: What `<Parameter>`s add to `start`, where there is no webhook.
 
     Raises:
@@ -57,7 +62,7 @@ async def place_call(
     bot = CalledBot(url, parameters={name: str(value) for name, value in parameters.items()})
     identity = identity or StreamIdentity(account_sid=bot.account_sid)
     stream_url, custom_parameters = await find_stream(bot, identity.call_sid)
-    log = WireLog()
+    log = log or WireLog()
     config = SessionConfig(
         trace=log,  # type: ignore[arg-type]
         response_timeout_s=1,

@@ -188,6 +188,6 @@ class TestPages:
         assert kept == set(re.findall(r"`(\w+\.\w+)`", table)) - {"test_package.py"}
 
     def test_the_same_releases_of_pipecat_are_named_everywhere(self) -> None:
-        assert "Tested with Pipecat v1.14.0; 1.12 is the oldest" in README
-        assert "\nTested with pipecat-ai 1.14.0 and 1.12.0." in PAGES["CHANGELOG.md"]
-        assert '"pipecat-ai>=1.12,<2"' in (ROOT / "pyproject.toml").read_text()
+        assert "Tested with Pipecat v1.14.0; 1.13 is the oldest" in README
+        assert "\nTested with pipecat-ai 1.14.0 and 1.13.0." in PAGES["CHANGELOG.md"]
+        assert '"pipecat-ai>=1.13,<2"' in (ROOT / "pyproject.toml").read_text()

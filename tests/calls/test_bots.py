@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from base64 import b64decode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import fastapi_bot
 import numpy as np
 import pytest
 import uvicorn
-from caller import place_call
+from caller import WireLog, place_call
 from dialing import ACCOUNT_SID
 from echo_bot import Settings, create_app
 from listening import SPEECH, audio_in, compare, play
@@ -52,6 +53,20 @@ class TestTheBot:
         stand_ins = Path(sys.modules["local_services"].__file__)
         values = (*"xx", ACCOUNT_SID, TOKEN)
         environment = without_variables(**dict(zip(VARIABLES, values, strict=True)))
+        log = WireLog()
+
+        def sent_by_bot() -> bytes:
+            return b"".join(piece for _, piece in audio_in(log.received))
+
+        def said(sentences: int) -> Iterator[bytes]:
+            """Yields silence until the bot has said so much, and for another second."""
+            samples = sum(len(sentence(8000, number)) for number in range(sentences))
+            for _ in range(50 * 60):
+                if len(sent_by_bot()) >= samples:
+                    break
+                yield audio.silence_frame()
+            yield from [audio.silence_frame()] * 50
+
         async with api.serve() as base_url:
             bot = await asyncio.create_subprocess_exec(
                 *(sys.executable, stand_ins, base_url, EXAMPLES / "bot.py"),
@@ -62,10 +77,9 @@ class TestTheBot:
             )
             try:
                 await wait_until_served(f"http://127.0.0.1:{port}/")
-                heard_all = WaitFor("quiet", timeout_s=60)  # for a second
-                steps = [heard_all, QUESTION, Wait(3), heard_all, QUESTION, Wait(30)]
-                talk = Scenario("ask twice", steps)
-                log, result = await place_call(f"ws://127.0.0.1:{port}/ws", talk)
+                turns = [Say(SPEECH, said(1)), QUESTION, Say(SPEECH, said(2)), QUESTION, Wait(60)]
+                url, talk = f"ws://127.0.0.1:{port}/ws", Scenario("ask twice", turns)
+                _, result = await place_call(url, talk, log=log)
             finally:
                 bot.terminate()
                 await bot.wait()

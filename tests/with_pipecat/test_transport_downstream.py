@@ -200,5 +200,8 @@ def test_a_recording_behind_the_output_is_no_longer_than_with_pipecats_transport
         options = {"lead_secs": lead_secs} if kind is TwilioTransport else {}
         play(scenario, kind, behind=[recorder], audio_in_enabled=True, **options)
     ours, theirs = tracks
-    assert ours[0] <= theirs[0] + 0.001
+    # Gaps of more than 0.2 s are filled by the recorder, from the last frame of either voice. That
+    # may have come a frame of the caller's earlier.
+    frames_secs = 8 * 0.02 if stall_secs > 0.2 else 0
+    assert ours[0] <= theirs[0] + frames_secs + 0.001
     assert ours[2] == pytest.approx(16 * RATE, rel=0.005)
