@@ -73,8 +73,9 @@ def serve(bot: str, port: int) -> None:
 
 def silence_ms(log: WireLog) -> float:
     """Returns how long, inside a sentence, there was nothing to play."""
-    begin = next(at for at, message in log.sent if message["event"] == "dtmf")
-    is_playing = play(log.received, begin, log.sent[-1][0]).is_playing
+    key_at = next(at for at, message in log.sent if message["event"] == "dtmf")
+    begin, end = log.sent[0][0], log.sent[-1][0]
+    is_playing = play(log.received, begin, end).is_playing[round((key_at - begin) * RATE) :]
     gaps = np.diff(np.flatnonzero(is_playing)) - 1
     return 1000 / RATE * gaps[gaps < PAUSE_SECS * RATE].sum() / SENTENCES
 

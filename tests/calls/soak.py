@@ -1,6 +1,7 @@
 """Fifty calls at once against one bot process, at the pace of speech, for ten minutes.
 
-    tox exec -e fuzz -- python tests/calls/soak.py [--minutes 10] [--calls 50]
+    export PYTHONPATH=simulation:examples:tests:tests/with_pipecat
+    python tests/calls/soak.py [--minutes 10] [--calls 50]
 
 The example bot runs in its own process and echoes. The callers in this process talk for 20 to 60 s,
 then they hang up, or make the bot end the call over REST, and call again. All audio has to come
