@@ -13,7 +13,6 @@ from pipecat.frames.frames import (
     StopFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
-    VADUserStoppedSpeakingFrame,
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from virtual_bot import Bot, Hum, Play, own_clear, words
@@ -162,16 +161,3 @@ def test_the_pause_between_two_answers_is_no_gap_in_the_call_report(play: Play, 
 
     report = play(scenario).serializer.call_report
     assert (report.gaps, report.bot_secs) == (gaps, pytest.approx(1.04))
-
-
-def test_how_long_the_caller_waited_counts_from_the_end_of_speech_to_what_is_heard(
-    play: Play,
-) -> None:
-    async def scenario(bot: Bot) -> None:
-        await bot.queue(VADUserStoppedSpeakingFrame(stop_secs=0.2))
-        await asyncio.sleep(0.5)
-        await bot.speak(1)
-        await asyncio.sleep(2)
-
-    report = play(scenario).serializer.call_report
-    assert (report.answers, report.answer_secs) == (1, pytest.approx(0.7, abs=0.03))
