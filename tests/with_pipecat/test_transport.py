@@ -152,6 +152,9 @@ class TestMixer:
         self, play, secs, every_secs, lead_secs
     ) -> None:
         async def scenario(bot: Bot) -> None:
+            await bot.speak(5, 2)
+            await asyncio.sleep(1)
+            await bot.interrupt()
             await asyncio.sleep(1)
             for _ in range(round(3 / secs)):
                 await bot.queue(words(secs))

@@ -166,6 +166,8 @@ def test_a_peer_that_stops_reading_cannot_delay_the_end_by_more_than_the_limit(
         await bot.end(frame())
         assert bot.loop.now - stuck < TIMEOUT_SECS + 0.6
         assert len(bot.serializer.requests) == 1
+        if writes != "nothing":
+            assert bot.serializer.close_codes == [None]
 
     play(scenario, audio_out_write_timeout_secs=TIMEOUT_SECS)
 

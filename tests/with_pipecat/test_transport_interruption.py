@@ -11,6 +11,7 @@ from pipecat.frames.frames import (
     OutputAudioRawFrame,
     OutputDTMFUrgentFrame,
     OutputTransportMessageUrgentFrame,
+    TTSAudioRawFrame,
 )
 from virtual_bot import Bot, own_clear, words
 from virtual_call import RATE
@@ -135,6 +136,8 @@ class TestUninterruptibleAudio:
             await asyncio.sleep(3)
             assert bot.twilio.heard_secs(1) == pytest.approx(0.2, abs=0.02)
             assert [bot.twilio.heard_secs(number) for number in (2, 3)] == [0.4, 0]
+            told = [f.audio for _, f in bot.downstream.seen if isinstance(f, TTSAudioRawFrame)]
+            assert b"".join(told[-10:]) == words(0.4, 2).audio
 
         play(scenario)
 
