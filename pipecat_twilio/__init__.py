@@ -41,11 +41,10 @@ _PLACES = {
     "TwilioTransport": "transport",
     "install": "installer",
     "is_valid_signature": "twilio.signature",
-    "messages": "twilio",
-    "ulaw": "audio",
+    "messages": "twilio.messages",
+    "ulaw": "audio.ulaw",
     "uninstall": "installer",
 }
-_MODULES = ("messages", "ulaw")  # these names are modules themselves
 
 
 def __getattr__(name: str) -> object:
@@ -53,10 +52,8 @@ def __getattr__(name: str) -> object:
         return version("pipecat-twilio")
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = f"{__name__}.{_PLACES[name]}"
-    if name in _MODULES:
-        return import_module(f"{place}.{name}")
-    return getattr(import_module(place), name)
+    module = import_module(f"{__name__}.{_PLACES[name]}")
+    return module if name in ("messages", "ulaw") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

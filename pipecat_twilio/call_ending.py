@@ -5,6 +5,7 @@ with a placeholder, and assign `_call_sid` from the `start` message.
 """
 
 import asyncio
+from dataclasses import fields
 from inspect import isawaitable
 from time import monotonic
 from typing import Any, Self
@@ -21,8 +22,8 @@ from pipecat_twilio.twilio.messages import MessageError
 from pipecat_twilio.twilio.pending_hang_up import PendingHangUp
 from pipecat_twilio.twilio.playback import Playback
 
+# The close code of a server that stops. Source: https://www.iana.org/assignments/websocket/
 SERVICE_RESTART = 1012
-"""The close code of a server that stops. Source: https://www.iana.org/assignments/websocket/"""
 
 
 class CallEndingSerializer(FrameSerializer):
@@ -50,7 +51,7 @@ class CallEndingSerializer(FrameSerializer):
     _record: CallRecord
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
-        """Creates the state here, since a subclass may skip the constructor."""
+        """Creates the state, since a subclass may skip the constructor."""
         self = super().__new__(cls)
         self._params = TwilioInputParams()
         self._playback = Playback()
@@ -84,11 +85,7 @@ class CallEndingSerializer(FrameSerializer):
         return self._playback.unplayed_sound_secs(monotonic())
 
     def caller_stopped(self, stop_secs: float) -> None:
-        """Records that the caller has stopped speaking. The transport calls this.
-
-        Args:
-            stop_secs: How long ago that was. It does not count while the bot is heard.
-        """
+        """Records that the caller stopped speaking `stop_secs` ago, unless the bot is heard."""
         if self.unplayed_secs() < MIN_GAP_SECS:
             self._record.caller_stopped_at = monotonic() - stop_secs
 
@@ -118,8 +115,7 @@ class CallEndingSerializer(FrameSerializer):
     def _leave_call(self, why: str) -> None:
         if not self._is_hanging_up:
             self._call_left = self._call_left or why
-        if self._pending_hang_up is not None:
-            self._pending_hang_up.stop_waiting()
+        self._stop_waiting()
 
     def _stream_stopped(self) -> None:
         # After its stream, a call may go on elsewhere: ending it could cut a transfer.
@@ -127,19 +123,18 @@ class CallEndingSerializer(FrameSerializer):
         self._report_unless_ending(self._call_left)
 
     def socket_closed(self, code: int | None) -> None:
-        """Makes the call report, if that was not done. The transport calls this.
+        """Makes the call report; the transport calls this with the close code, if it is known.
 
-        A call whose stream did not stop before is still ended over REST by the next `EndFrame` or
-        `CancelFrame`.
-
-        Args:
-            code: The WebSocket's close code, if it is known.
+        If the stream has not stopped, the next `EndFrame` or `CancelFrame` still ends the call.
         """
         self._playback.clear(monotonic())  # nobody will hear it
-        if self._pending_hang_up is not None:
-            self._pending_hang_up.stop_waiting()
+        self._stop_waiting()
         ended_by = "server stopped" if code == SERVICE_RESTART else "disconnect"
         self._report_unless_ending(self._call_left or ended_by)
+
+    def _stop_waiting(self) -> None:
+        if self._pending_hang_up is not None:
+            self._pending_hang_up.stop_waiting()
 
     def _report_unless_ending(self, ended_by: str) -> None:
         if self._pending_hang_up is None:  # otherwise `_end` reports when the call is over
@@ -158,7 +153,7 @@ class CallEndingSerializer(FrameSerializer):
                 )
             if self._pending_hang_up is not None:
                 if isinstance(frame, CancelFrame) or self._call_left or self._record.ended_by:
-                    self._pending_hang_up.stop_waiting()
+                    self._stop_waiting()
                 await self._pending_hang_up.done()
         finally:  # also if Pipecat cancels this: for Pipecat the call has ended
             # Pipecat's own transport reads nothing after an `EndFrame`.
@@ -171,9 +166,9 @@ class CallEndingSerializer(FrameSerializer):
     async def _end_call(self) -> None:
         if self._call_left:
             logger.info(f"{self} does not end the call: {self._call_left}")
-            return
-        self._is_hanging_up = True
-        await self._hang_up_call()
+        else:
+            self._is_hanging_up = True
+            await self._hang_up_call()
 
     def _report(self, ended_by: str, *, counts_silence: bool = True) -> None:
         """Logs the report and starts the callback, the first time that this is called."""
@@ -186,11 +181,9 @@ class CallEndingSerializer(FrameSerializer):
             return
         steps = self._call_back(report)
         try:
-            loop = asyncio.get_running_loop()
+            self._callback_task = asyncio.get_running_loop().create_task(steps)
         except RuntimeError:
             asyncio.run(steps)  # nothing else is running that it could hold up
-        else:
-            self._callback_task = loop.create_task(steps)
 
     async def _call_back(self, report: CallReport) -> None:
         try:
@@ -207,23 +200,13 @@ class CallEndingSerializer(FrameSerializer):
         except ValueError as error:
             logger.error(f"{self} left the call open: {error}")
             return
-        timeout_secs = self._duration("hang_up_timeout_secs")
-        outcome = await hangup.hang_up(resource, timeout_secs=timeout_secs)
-        self._record.rest_answer = outcome.answer
+        limit_secs = self._duration("hang_up_timeout_secs")
+        self._record.rest_answer = (await hangup.hang_up(resource, timeout_secs=limit_secs)).answer
 
     @without_traceback
     def _call_resource(self) -> CallResource:
         """Returns the call's address and credentials; raises ValueError if any is missing."""
-        return CallResource(
-            self._account_sid,
-            self._call_sid,
-            auth_token=self._auth_token,
-            api_key_sid=self._api_key_sid,
-            api_key_secret=self._api_key_secret,
-            region=self._region,
-            edge=self._edge,
-            base_url=self._base_url,
-        )
+        return CallResource(**{f.name: getattr(self, f"_{f.name}") for f in fields(CallResource)})
 
 
 def _in_short(fault: object) -> str:

@@ -1,9 +1,8 @@
 """The Pipecat serializer: frames to and from Twilio Media Streams messages.
 
 A drop-in for `pipecat.serializers.twilio.TwilioFrameSerializer`: the same name, arguments and
-JSON, and the same private attributes, which public code reads and assigns. They may be assigned at
-any time, and a subclass may skip the constructor. So every value is read when it is needed, and
-state is created by `__new__`.
+JSON, and the same private attributes, which public code reads and assigns at any time. A subclass
+may skip the constructor. So values are read when they are needed, and `__new__` creates the state.
 """
 
 import json
@@ -12,17 +11,8 @@ from typing import Any, TypeAlias
 
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
-from pipecat.frames.frames import (
-    AudioRawFrame,
-    CancelFrame,
-    EndFrame,
-    Frame,
-    InputAudioRawFrame,
-    InputDTMFFrame,
-    InterruptionFrame,
-    OutputTransportMessageFrame,
-    OutputTransportMessageUrgentFrame,
-)
+from pipecat.frames import frames
+from pipecat.frames.frames import Frame, InputAudioRawFrame
 
 from pipecat_twilio.audio.samples import Collector, SampleJoiner, mix_down, pcm_bytes, positive_int
 from pipecat_twilio.audio.ulaw import decode, encode
@@ -38,6 +28,10 @@ SAMPLE_BYTES = 2
 MESSAGE_SECS = 0.02  # of audio in each of Twilio's messages
 MAX_CHANNELS = 64  # more is a mistake, and would take a lot of memory
 
+TRANSPORT_MESSAGES = (
+    frames.OutputTransportMessageFrame,
+    frames.OutputTransportMessageUrgentFrame,
+)
 _KEYS = {button.value: button for button in KeypadEntry}
 
 
@@ -54,7 +48,6 @@ class TwilioFrameSerializer(CallEndingSerializer):
     _sample_rate = 0  # of the audio given to the pipeline, in Hz
     _call_sid_checked = False
     _inbound_secs = 0.0  # the timestamp of the newest audio, in seconds since the stream started
-    _format = (0, 0)  # of the last audio frame sent: its rate and its number of channels
 
     def __init__(
         self,
@@ -166,32 +159,26 @@ class TwilioFrameSerializer(CallEndingSerializer):
 
     def _input_event(self, message: messages.Message) -> Frame | None:
         if isinstance(message, Dtmf):
-            button = _KEYS.get(message.dtmf.digit)
-            if button is not None:
-                return InputDTMFFrame(button)
+            if (button := _KEYS.get(message.dtmf.digit)) is not None:
+                return frames.InputDTMFFrame(button)
             # Pipecat has no names for the keys A to D.
             self._drop("a key", f"Pipecat has none for {message.dtmf.digit[:9]!a}")
         elif isinstance(message, Mark):
-            name = message.mark.name
-            cleared = self._playback.take_mark(name)
+            cleared = self._playback.take_mark(message.mark.name)
             self._record.marks_cleared += cleared
             self._record.marks_played += not cleared
-            return MarkFrame(name, message.stream_sid, cleared)
+            return MarkFrame(message.mark.name, message.stream_sid, cleared)
         elif isinstance(message, Start):
-            self._read_start(message)
+            self._stream_sid = self._stream_sid or message.stream_sid
+            sid, own = message.start.call_sid, self._call_sid
+            if sid and own and sid != own and not self._call_sid_checked:
+                logger.warning(f"{self}: the stream is of call {sid[:99]!a}, not {own!r}")
+            self._call_sid_checked = True
         elif isinstance(message, Stop):
             self._stream_stopped()
             pcm = self._collector.take()
             return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
         return None
-
-    def _read_start(self, message: Start) -> None:
-        if not self._stream_sid:
-            self._stream_sid = message.stream_sid
-        sid = message.start.call_sid
-        if sid and self._call_sid and sid != self._call_sid and not self._call_sid_checked:
-            logger.warning(f"{self}: the stream is of call {sid[:99]!a}, not {self._call_sid!r}")
-        self._call_sid_checked = True
 
     async def serialize(self, frame: Frame) -> str | bytes | None:
         """Converts a frame to a message for Twilio, or ends the call.
@@ -205,51 +192,35 @@ class TwilioFrameSerializer(CallEndingSerializer):
             For an `EndFrame` or `CancelFrame` it returns when the call has been ended.
         """
         try:
-            if isinstance(frame, AudioRawFrame):
-                if (frame.sample_rate, frame.num_channels) != self._format:
-                    self._set_format(frame.sample_rate, frame.num_channels)
-                rate, channels = self._format
-                pcm, now = frame.audio, monotonic()
-                # These are asked together, since an ordinary frame is none of it.
-                if (
-                    channels > 1
-                    or type(pcm) is not bytes
-                    or len(pcm) % SAMPLE_BYTES
-                    or len(pcm) > self._max_frame_bytes
-                    or self._joiner.kept
-                ):
-                    pcm = self._whole_mono_samples(pcm, now)
-                out_rate = self._twilio_sample_rate
+            if isinstance(frame, frames.AudioRawFrame):
+                now, out_rate = monotonic(), self._twilio_sample_rate
+                pcm, rate = self._mono_samples(frame, now)
                 payload = encode(await self._output_resampler.resample(pcm, rate, out_rate))
                 if not payload:
                     return None
                 empty_secs = self._playback.add(payload, out_rate, now)
                 self._record.said(len(payload) / out_rate, empty_secs, now)
                 return messages.media(self._stream_sid or "", payload)
-            if isinstance(frame, InterruptionFrame):
+            if isinstance(frame, frames.InterruptionFrame):
                 return await self._clear()
-            if isinstance(frame, OutputTransportMessageFrame | OutputTransportMessageUrgentFrame):
+            if isinstance(frame, TRANSPORT_MESSAGES):
                 return self._transport_message(frame)
-            if isinstance(frame, EndFrame | CancelFrame):
+            if isinstance(frame, frames.EndFrame | frames.CancelFrame):
                 await self._end(frame)
         except Exception as error:  # noqa: BLE001  # a frame may hold anything
             self._drop("an unusable frame", error)
         return None
 
-    def _set_format(self, sample_rate: Any, num_channels: Any) -> None:
-        """Checks a format that the frame before did not have."""
-        rate = positive_int("sample_rate", sample_rate)
-        channels = positive_int("num_channels", num_channels)
+    def _mono_samples(self, frame: frames.AudioRawFrame, now: float) -> tuple[bytes, int]:
+        """Returns the frame's whole samples, mixed to one channel, and their rate."""
+        rate = positive_int("sample_rate", frame.sample_rate)
+        channels = positive_int("num_channels", frame.num_channels)
         if channels > MAX_CHANNELS:
             raise ValueError(f"num_channels must be at most {MAX_CHANNELS}, got {channels}")
-        self._format = (rate, channels)
-        self._max_frame_bytes = SAMPLE_BYTES * channels * rate * MAX_BUFFERED_SECS
-
-    def _whole_mono_samples(self, audio: Any, now: float) -> bytes:
-        channels = self._format[1]
-        pcm = pcm_bytes(audio, self._max_frame_bytes)
-        pcm = self._joiner.join(pcm, SAMPLE_BYTES * channels, self._format, now)
-        return mix_down(pcm, channels)
+        size = SAMPLE_BYTES * channels
+        pcm = pcm_bytes(frame.audio, size * rate * MAX_BUFFERED_SECS)
+        pcm = self._joiner.join(pcm, size, (rate, channels), now)
+        return mix_down(pcm, channels), rate
 
     async def _clear(self) -> str:
         self._buffer_cleared()
@@ -263,12 +234,9 @@ class TwilioFrameSerializer(CallEndingSerializer):
         self._joiner.clear()
         self._playback.clear(monotonic())
         self._record.interruptions += 1
-        if self._pending_hang_up is not None:
-            self._pending_hang_up.stop_waiting()
+        self._stop_waiting()
 
-    def _transport_message(
-        self, frame: OutputTransportMessageFrame | OutputTransportMessageUrgentFrame
-    ) -> str | None:
+    def _transport_message(self, frame: Any) -> str | None:
         if self.should_ignore_frame(frame):
             return None
         try:

@@ -9,19 +9,13 @@ from pipecat.audio.resamplers.base_audio_resampler import BaseAudioResampler
 from pipecat_twilio.audio.resampler import SincResampler
 from pipecat_twilio.audio.samples import SampleJoiner, positive_int
 
-DELAY_SECS = 0.004
-"""The delay. It is the telephone filter's, so that all audio of a call has the same delay."""
+DELAY_SECS = 0.004  # the telephone filter's, so that all audio of a call has the same delay
+MIN_ZEROS, MAX_ZEROS = 8, 192  # below 2 kHz the delay is longer than 4 ms, above 48 kHz shorter
 
-MIN_ZEROS, MAX_ZEROS = 8, 192
-"""Limits of the filter length: below 2 kHz the delay is longer than 4 ms, above 48 kHz shorter."""
-
+# How far the cutoff lies below the lower Nyquist frequency, times `num_zeros`. At one `beta` the
+# width of the transition is a constant over `num_zeros`, so the stop band begins at the Nyquist
+# frequency at all rates. The value is that of the telephone filter: 32 * (1 - 0.9125).
 CUTOFF_ZEROS = 2.8
-"""How far the cutoff lies below the lower Nyquist frequency, times `num_zeros`.
-
-At the default `beta` the width of the transition is a constant over `num_zeros`. So with this
-cutoff the stop band begins at the Nyquist frequency, at all rates. The value is that of the
-telephone filter: 32 * (1 - 0.9125).
-"""
 
 
 class SincStreamResampler(BaseAudioResampler):
@@ -38,12 +32,11 @@ class SincStreamResampler(BaseAudioResampler):
     A chunk may end in the middle of a sample: its last byte waits for the next chunk.
 
     Args:
-        quality: Ignored; Pipecat's resampler takes it.
         clear_after_secs: A chunk that comes later than this after the previous one starts a new
             stream: the old audio has no effect on it. None never starts a new stream. Default
             0.2, as Pipecat's.
         clock: Returns the time in seconds, to recognise pauses. Default `time.monotonic`.
-        kwargs: Ignored; other arguments of Pipecat's resampler.
+        quality, kwargs: Ignored; arguments of Pipecat's resampler.
 
     Raises:
         ValueError: `clear_after_secs` is negative.
@@ -61,7 +54,7 @@ class SincStreamResampler(BaseAudioResampler):
         self._clear_after_secs = clear_after_secs
         self._clock = clock
         self._rates: tuple[float, float] | None = None
-        # Until the first audio tells the rates: a placeholder that holds nothing.
+        # A placeholder until the first audio tells the rates.
         self._resampler = SincResampler(8000, 8000, clear_after_secs=clear_after_secs)
         self._joiner = SampleJoiner(clear_after_secs)
 
@@ -81,7 +74,14 @@ class SincStreamResampler(BaseAudioResampler):
         """
         rates = (in_rate, out_rate)
         if rates != self._rates:
-            self._resampler = self._new_resampler(*rates)
+            whole = positive_int("in_rate", in_rate), positive_int("out_rate", out_rate)
+            num_zeros = min(max(MIN_ZEROS, round(DELAY_SECS * min(whole))), MAX_ZEROS)
+            self._resampler = SincResampler(
+                *whole,
+                clear_after_secs=self._clear_after_secs,
+                num_zeros=num_zeros,
+                rolloff=1 - CUTOFF_ZEROS / num_zeros,
+            )
             self._rates = rates
         if in_rate == out_rate:
             return audio
@@ -101,13 +101,3 @@ class SincStreamResampler(BaseAudioResampler):
         """Forgets the audio that the filter still holds, and starts a new stream."""
         self._joiner.clear()
         self._resampler.reset()
-
-    def _new_resampler(self, in_rate: float, out_rate: float) -> SincResampler:
-        rates = positive_int("in_rate", in_rate), positive_int("out_rate", out_rate)
-        num_zeros = min(max(MIN_ZEROS, round(DELAY_SECS * min(rates))), MAX_ZEROS)
-        return SincResampler(
-            *rates,
-            clear_after_secs=self._clear_after_secs,
-            num_zeros=num_zeros,
-            rolloff=1 - CUTOFF_ZEROS / num_zeros,
-        )

@@ -12,26 +12,13 @@ from math import ceil, gcd
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_RATE = 768_000
-"""The highest rate in Hz: the highest that audio hardware has."""
-
-MAX_RATIO = 32
-"""The largest ratio of the two rates: 8 to 256 kHz."""
-
-MAX_NUM_ZEROS = 192
-"""The longest filter: 4 ms at 48 kHz."""
-
-MAX_BETA = 700.0
-"""The largest shape of the window: float64 has no exp() of more than 709."""
-
-MAX_TAPS = 112_896
-"""The most taps of a filter: what 32 to 44.1 kHz needs with 4 ms. Its design takes 10 ms."""
-
-ROW_MULTIPLE = 32
-"""Rows are padded to a multiple of this, for each sample of a round: four vectors (fir.h)."""
-
-WINDOW_POINTS = 4096
-"""Points of the window that are computed; by linear interpolation the others are 1e-7 off."""
+MAX_RATE = 768_000  # in Hz: the highest that audio hardware has
+MAX_RATIO = 32  # of the two rates: 8 to 256 kHz
+MAX_NUM_ZEROS = 192  # 4 ms at 48 kHz
+MAX_BETA = 700.0  # float64 has no exp() of more than 709
+MAX_TAPS = 112_896  # what 32 to 44.1 kHz needs with 4 ms; its design takes 10 ms
+ROW_MULTIPLE = 32  # rows are padded to it, for each sample of a round: four vectors (fir.h)
+WINDOW_POINTS = 4096  # computed; by linear interpolation the others are 1e-7 off
 
 
 def reduced_ratio(in_rate: int, out_rate: int, num_zeros: int) -> tuple[int, int]:
@@ -39,8 +26,7 @@ def reduced_ratio(in_rate: int, out_rate: int, num_zeros: int) -> tuple[int, int
 
     Raises:
         TypeError: An argument is not an integer.
-        ValueError: A rate is not within 1 to `MAX_RATE`, or one is more than `MAX_RATIO` times
-            the other, or their filter would have more than `MAX_TAPS` taps.
+        ValueError: A rate, their ratio or the size of their filter is out of range.
     """
     in_rate = checked_integer("in_rate", in_rate, MAX_RATE)
     out_rate = checked_integer("out_rate", out_rate, MAX_RATE)
@@ -102,11 +88,10 @@ def polyphase_bank(
     sinc = np.sinc((rolloff * periods).astype(np.float32))  # as exact as the bank, and faster
     # The end itself is outside: the tap there would have no mirror image.
     design = np.where(distance < num_zeros, sinc * window, 0)
-    design /= design.sum(axis=1, keepdims=True)
     # The bank starts on a cache line, so that few loads of taps need two lines.
     room = np.zeros(up * taps + 16, dtype=np.float32)
     start = -(room.ctypes.data // 4) % 16
     bank = room[start : start + up * taps].reshape(up, taps)
-    bank[:] = design
+    bank[:] = design / design.sum(axis=1, keepdims=True)
     bank.flags.writeable = False
     return bank

@@ -1,5 +1,7 @@
 """16-bit samples: checks of their format; chunks joined, collected, and mixed to one channel."""
 
+from contextlib import suppress
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -11,25 +13,18 @@ def positive_int(name: str, value: Any) -> int:
     Raises:
         ValueError: It is not a positive whole number; the text has `name`.
     """
-    try:
-        number = int(value)
-        if number == value and number > 0:
+    with suppress(TypeError, ValueError, OverflowError):
+        if (number := int(value)) == value and number > 0:
             return number
-    except (TypeError, ValueError, OverflowError):
-        pass
     raise ValueError(f"{name} must be a positive integer, got {value!r:.99}")
 
 
 def pcm_bytes(audio: Any, max_bytes: int) -> bytes:
     """Returns 16-bit samples as bytes.
 
-    Args:
-        audio: Bytes, or any buffer of bytes or of 16-bit integers.
-        max_bytes: How many bytes it may have; a larger one is not copied.
-
     Raises:
-        TypeError: It is not a buffer.
-        ValueError: It is larger, or a buffer of something else.
+        TypeError: `audio` is not a buffer.
+        ValueError: It has more than `max_bytes`, or holds neither bytes nor 16-bit integers.
     """
     if type(audio) is bytes and len(audio) <= max_bytes:
         return audio
@@ -44,9 +39,7 @@ def pcm_bytes(audio: Any, max_bytes: int) -> bytes:
 class SampleJoiner:
     """Joins samples that the end of a chunk has cut in two.
 
-    Args:
-        clear_after_secs: The first part of a sample is forgotten if the next chunk comes later
-            than this; None never forgets it.
+    Part of a sample is forgotten if the next chunk comes later than `clear_after_secs`.
     """
 
     def __init__(self, clear_after_secs: float | None) -> None:
@@ -55,7 +48,7 @@ class SampleJoiner:
 
     def clear(self) -> None:
         """Forgets the part of a sample that is kept."""
-        self.kept = b""
+        self._kept = b""
         self._key: object = None
         self._at_secs = 0.0
 
@@ -65,22 +58,15 @@ class SampleJoiner:
         Args:
             chunk: The next piece of the stream.
             size: Bytes of a sample of all channels.
-            key: The format, such as rate and channels: when it changes, the bytes that were kept
-                are forgotten.
+            key: The format, such as rate and channels; a change forgets what was kept.
             now: The time in seconds, always on the same clock.
         """
-        if self.kept:
-            paused = self._clear_after_secs is not None and (
-                now - self._at_secs > self._clear_after_secs
-            )
-            if key == self._key and not paused:
-                chunk = self.kept + chunk
-            self.kept = b""
-        excess = len(chunk) % size
-        if excess:
-            self.kept, self._key, self._at_secs = chunk[-excess:], key, now
-            chunk = chunk[:-excess]
-        return chunk
+        limit_secs = inf if self._clear_after_secs is None else self._clear_after_secs
+        if self._kept and key == self._key and now - self._at_secs <= limit_secs:
+            chunk = self._kept + chunk
+        whole = len(chunk) - len(chunk) % size
+        self._kept, self._key, self._at_secs = chunk[whole:], key, now
+        return chunk[:whole]
 
 
 class Collector:
@@ -109,12 +95,7 @@ class Collector:
 
 
 def mix_down(pcm: bytes, channels: int) -> bytes:
-    """Returns the mean of the channels.
-
-    Args:
-        pcm: Interleaved signed 16-bit little-endian samples, whole ones of all channels.
-        channels: Their number, 1 or more.
-    """
+    """Returns the mean of the channels of interleaved 16-bit little-endian samples."""
     if channels == 1:
         return pcm
     samples = np.frombuffer(pcm, "<i2").reshape(-1, channels).astype(np.float32)

@@ -6,9 +6,10 @@ any time. Every `now` is a time in seconds on one monotonic clock.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import inf
 from statistics import median
+from typing import Any
 
 MIN_GAP_SECS = 0.02
 """A shorter break is within the jitter of the network."""
@@ -69,8 +70,8 @@ class CallReport:
         texts = {n: f"{v:.2f}" if isinstance(v, float) else str(v) for n, v in figures.items()}
         # A stranger who opened the socket may have made up the SIDs.
         safe = {n: text if text.isprintable() else ascii(text) for n, text in texts.items()}
-        told = {n: text for n, text in safe.items() if text not in ("", "None", "{}")}
-        return ", ".join(f"{n} {text:.300}" for n, text in told.items())
+        told = (f"{n} {t:.300}" for n, t in safe.items() if t not in ("", "None", "{}"))
+        return ", ".join(told)
 
 
 @dataclass(slots=True)
@@ -123,7 +124,7 @@ class CallRecord:
             self.caller_stopped_at = None
 
     def end(self, what: str, now: float, *, counts_silence: bool) -> None:
-        """Records what ended the call, and whether Twilio was listened to until then."""
+        """Records what ended the call; `counts_silence` if the socket was read until then."""
         if counts_silence:
             self.longest_silence_secs = self._silence_secs(now)
         self.ended_by = what
@@ -135,23 +136,17 @@ class CallRecord:
 
     def report(self, stream_sid: str, call_sid: str, now: float) -> CallReport:
         """Returns what happened so far."""
-        first_audio_secs = max(0.0, self.first_audio_at - min(self.started_at, self.first_audio_at))
-        return CallReport(
-            stream_sid=stream_sid,
-            call_sid=call_sid,
-            caller_secs=self.caller_secs,
-            bot_secs=self.bot_secs,
-            first_audio_secs=None if self.first_audio_at == inf else first_audio_secs,
-            answers=len(self.answer_times),
-            answer_secs=median(self.answer_times) if self.answer_times else None,
-            worst_answer_secs=max(self.answer_times, default=None),
-            gaps=self.gaps,
-            gap_secs=self.gap_secs,
-            longest_silence_secs=self._silence_secs(now),
-            interruptions=self.interruptions,
-            dropped=dict(self.dropped),
-            marks_played=self.marks_played,
-            marks_cleared=self.marks_cleared,
-            ended_by=self.ended_by,
-            rest_answer=self.rest_answer,
-        )
+        same = {f.name: getattr(self, f.name) for f in fields(CallReport) if hasattr(self, f.name)}
+        own: dict[str, Any] = {
+            "stream_sid": stream_sid,
+            "call_sid": call_sid,
+            "first_audio_secs": None,
+            "answers": len(self.answer_times),
+            "answer_secs": median(self.answer_times) if self.answer_times else None,
+            "worst_answer_secs": max(self.answer_times, default=None),
+            "longest_silence_secs": self._silence_secs(now),
+            "dropped": dict(self.dropped),
+        }
+        if self.first_audio_at != inf:
+            own["first_audio_secs"] = max(0.0, self.first_audio_at - self.started_at)
+        return CallReport(**same | own)

@@ -9,6 +9,7 @@ Source: https://www.twilio.com/docs/voice/api/call-resource#update-a-call-resour
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache, wraps
 from ipaddress import ip_address
 from typing import ParamSpec, TypeVar
@@ -21,16 +22,16 @@ _TWILIO_SID = re.compile(r"[A-Za-z0-9_-]+")
 # A SID of a compatible API: printable ASCII, but nothing that could lead the request elsewhere.
 _OTHER_SID = re.compile(r"(?!\.+\Z)[^/?#%\\\x00-\x20\x7f-\U0010ffff]+")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123, section 2.1
-
+_NOT_IN_BASE_URL = re.compile(r'[^!-~]|[@?#\\"<>]')  # all but printable ASCII, and some of that
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def without_traceback(function: Callable[P, R]) -> Callable[P, R]:
-    """Has a function that checks arguments raise its errors without the frames below it.
+    """Makes a function that checks arguments raise its errors without the frames below it.
 
-    Loguru's default is to write the variables in each line of a traceback to the log.
+    By default, loguru logs the variables in each line of a traceback.
     """
 
     @wraps(function)
@@ -43,95 +44,76 @@ def without_traceback(function: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
+@dataclass(repr=False, eq=False)
 class CallResource:
     """The address of one call, and the credentials that may end it.
 
-    Args:
-        account_sid: The account's SID; it is part of the address with an API key too.
-        call_sid: The call's SID.
-        auth_token: The account's auth token; not together with an API key.
-        api_key_sid: SID of an API key, together with `api_key_secret`.
-        api_key_secret: Secret of the API key.
-        region: The Twilio region that processes the call, such as `ie1`; together with `edge`.
-        edge: The Twilio edge to reach the region through, such as `dublin`; together with
-            `region`.
-        base_url: Root of the API, used verbatim except for slashes at its end. Region and edge
-            are then not used, and SIDs may have another form than Twilio's.
+    The arguments are those of `TwilioFrameSerializer`.
 
     Attributes:
-        call_sid: The call's SID.
         url: The address of the resource, exactly as it must be sent.
         authorization: The `Authorization` header, which is secret.
         credentials: The kind of credentials, for the log.
-        region: The region or API that they must belong to, for the log.
+        credentials_region: The region or API that they must belong to, for the log.
 
     Raises:
         ValueError: An argument is missing, malformed or not a str, or both kinds of credentials
             are given. The text names the argument, and never shows a secret.
     """
 
-    __slots__ = ("_secret", "authorization", "call_sid", "credentials", "region", "url")
+    account_sid: str | None
+    call_sid: str | None
+    _: KW_ONLY
+    auth_token: str | None = None
+    api_key_sid: str | None = None
+    api_key_secret: str | None = None
+    region: str | None = None
+    edge: str | None = None
+    base_url: str | None = None
 
-    def __init__(
-        self,
-        account_sid: str | None,
-        call_sid: str | None,
-        *,
-        auth_token: str | None = None,
-        api_key_sid: str | None = None,
-        api_key_secret: str | None = None,
-        region: str | None = None,
-        edge: str | None = None,
-        base_url: str | None = None,
-    ) -> None:
-        given = {
-            "account_sid": account_sid,
-            "call_sid": call_sid,
-            "auth_token": auth_token,
-            "api_key_sid": api_key_sid,
-            "api_key_secret": api_key_secret,
-            "region": region,
-            "edge": edge,
-            "base_url": base_url,
-        }
-        for name, value in given.items():
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"{name} must be a str, got {type(value).__name__}")
         needed = {
-            "call_sid": call_sid,
-            "account_sid": account_sid,
+            "call_sid": self.call_sid,
+            "account_sid": self.account_sid,
             "auth_token or api_key_sid + api_key_secret": (
-                auth_token or api_key_sid or api_key_secret
+                self.auth_token or self.api_key_sid or self.api_key_secret
             ),
         }
-        if missing := [name for name, value in needed.items() if not value]:
-            names = ", ".join(missing)
-            raise ValueError(f"auto_hang_up is enabled but missing required parameters: {names}")
-        if auth_token and (api_key_sid or api_key_secret):
+        if missing := ", ".join(name for name, value in needed.items() if not value):
+            raise ValueError(f"auto_hang_up is enabled but missing required parameters: {missing}")
+        if self.auth_token and (self.api_key_sid or self.api_key_secret):
             raise ValueError("Provide either auth_token or api_key_sid + api_key_secret, not both")
-        if not auth_token and not (api_key_sid and api_key_secret):
+        if not self.auth_token and not (self.api_key_sid and self.api_key_secret):
             raise ValueError(
                 "Both api_key_sid and api_key_secret parameters are required if one is set: "
-                f"{'api_key_secret' if api_key_sid else 'api_key_sid'} is missing"
+                f"{'api_key_secret' if self.api_key_sid else 'api_key_sid'} is missing"
             )
-        if len(api_key_sid or "") > _MAX_SID_LENGTH:
+        if len(self.api_key_sid or "") > _MAX_SID_LENGTH:
             raise ValueError(f"api_key_sid must have at most {_MAX_SID_LENGTH} characters")
-        self.call_sid = str(call_sid)
         self.url = call_url(
-            str(account_sid), self.call_sid, region=region, edge=edge, base_url=base_url
+            str(self.account_sid),
+            str(self.call_sid),
+            region=self.region,
+            edge=self.edge,
+            base_url=self.base_url,
         )
-        self.region = base_url or region or "us1, the default"
-        self.credentials = "auth token" if auth_token else f"API key {api_key_sid!a}"
-        self._secret = str(auth_token or api_key_secret)
-        name, user = ("account_sid", account_sid) if auth_token else ("api_key_sid", api_key_sid)
+        self.credentials_region = self.base_url or self.region or "us1, the default"
+        self.credentials = "auth token" if self.auth_token else f"API key {self.api_key_sid!a}"
+        self._secret = str(self.auth_token or self.api_key_secret)
+        name, user = "account_sid", self.account_sid
+        if not self.auth_token:
+            name, user = "api_key_sid", self.api_key_sid
         if ":" in str(user):  # RFC 7617, section 2: the secret begins after the first one
             raise ValueError(f"{name} must not contain a colon, got {user!a:.99}")
         try:
-            login = f"{user}:{self._secret}".encode()
-            self.authorization = f"Basic {b64encode(login).decode()}"
+            login = b64encode(f"{user}:{self._secret}".encode()).decode()
         except UnicodeEncodeError:
-            name = "auth_token" if auth_token else "api_key_sid or api_key_secret"
+            name = "auth_token" if self.auth_token else "api_key_sid or api_key_secret"
             raise ValueError(f"{name} cannot be encoded as UTF-8") from None
+        self.authorization = f"Basic {login}"
 
     def __repr__(self) -> str:
         return f"<Call {self.call_sid}>"
@@ -184,33 +166,25 @@ def call_url(
 def _checked_base_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
-        scheme, host, port = parts.scheme, parts.hostname, parts.port
+        host = parts.hostname
+        is_valid = host and parts.port != 0 and parts.scheme in ("http", "https")
     except ValueError:
-        scheme, host, port = "", None, None
-    if (
-        not host
-        or port == 0
-        or scheme not in ("http", "https")
-        or not base_url.isascii()
-        or not base_url.isprintable()
-        or any(character in base_url for character in ' @?#\\"<>')
-    ):
+        is_valid = False
+    if not is_valid or _NOT_IN_BASE_URL.search(base_url):
         shown = "one with credentials in it" if "@" in base_url else ascii(base_url[:99])
         raise ValueError(
             f"base_url must be http(s)://host, with no credentials, query or space, got {shown}"
         )
-    if scheme == "http" and not _is_loopback(host):
-        _warn_of_clear_text(host)
+    if parts.scheme == "http":
+        _warn_of_clear_text(str(host))
     return base_url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @lru_cache(maxsize=64)  # once for each host
 def _warn_of_clear_text(host: str) -> None:
-    logger.warning(f"base_url is http: credentials will travel to {host} in clear")
+    try:
+        is_loopback = ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    if not is_loopback:
+        logger.warning(f"base_url is http: credentials will travel to {host} in clear")

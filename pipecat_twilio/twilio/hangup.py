@@ -3,8 +3,8 @@
 No secret is ever logged: aiohttp's errors can quote the request's headers, so only their type is
 logged.
 
-The retries are written here: generic retry libraries have no single time limit for attempts and
-pauses together, and do not know `Retry-After`. Adding both takes more lines than this loop.
+The retries are written here: retry libraries have no single time limit for attempts and pauses
+together, and do not know `Retry-After`.
 """
 
 import asyncio
@@ -75,7 +75,12 @@ async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Outco
     answer, attempts = _Answer(f"no answer within {timeout_secs} s"), 0
     try:
         end = asyncio.get_running_loop().time() + timeout_secs
-        async with asyncio.timeout_at(end), _session() as session:
+        # The body is not decompressed, so that can neither fail nor take memory. A server that
+        # failed may close its connection, so none is used twice.
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True), auto_decompress=False
+        )
+        async with asyncio.timeout_at(end), session:
             while True:
                 attempts += 1
                 try:
@@ -102,13 +107,6 @@ async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Outco
     return Outcome(bool(answer.ending), answer.text, attempts)
 
 
-def _session() -> aiohttp.ClientSession:
-    # The body is not decompressed, so that can neither fail nor take memory: see also
-    # `Accept-Encoding`. A server that failed may close its connection, so none is used twice.
-    connector = aiohttp.TCPConnector(force_close=True)
-    return aiohttp.ClientSession(connector=connector, auto_decompress=False)
-
-
 async def _post(session: aiohttp.ClientSession, resource: CallResource) -> aiohttp.ClientResponse:
     url = URL(resource.url, encoded=True)  # verbatim
     return await session.post(
@@ -128,9 +126,9 @@ def _proxy(url: URL) -> str | None:
     """
     proxy = getproxies().get(url.scheme)
     # With the port, since an entry of NO_PROXY may have one.
-    if not proxy or proxy_bypass(url.authority):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    if proxy and not proxy_bypass(url.authority):
+        return proxy if "://" in proxy else f"http://{proxy}"
+    return None
 
 
 def _interpret(resource: CallResource, response: aiohttp.ClientResponse, body: bytes) -> _Answer:
@@ -140,8 +138,8 @@ def _interpret(resource: CallResource, response: aiohttp.ClientResponse, body: b
     if ending := _ALREADY_OVER.get((status, code)):
         return _Answer(f"{status}, code {code}", ending)
     if status == 401:
-        hint = f"check the {resource.credentials}, and that it belongs to {resource.region}"
-        return _Answer(f"401, {hint}")
+        hint = f"check the {resource.credentials}, and that it belongs to"
+        return _Answer(f"401, {hint} {resource.credentials_region}")
     text = body.decode(errors="replace")
     if resource.shows_secret(text):  # some servers' error pages show the request
         text = "a text that quotes the credentials"
@@ -185,8 +183,7 @@ def _retry_after_secs(header: str | None) -> float:
 
     Source: RFC 9110, section 10.2.3.
     """
-    if header is None:
-        return 0.0
+    header = header or ""
     if header.isascii() and header.isdecimal():
         return float(header)
     try:

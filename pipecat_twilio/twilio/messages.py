@@ -1,9 +1,8 @@
 """The wire: Twilio Media Streams messages, parsed and built. No I/O, no Pipecat.
 
-Incoming messages are typed by their `event`. They have only the fields that a bot can use; unknown
-keys are skipped, since Twilio may add some. A field that nothing needs has a default, and takes it
-if what was sent is of another type: that is no reason to drop the message. Outgoing messages have
-exactly the documented keys, since Twilio warns of any other.
+Incoming messages are typed by their `event` and have only the fields that a bot can use. Unknown
+keys are skipped: Twilio may add some. A field that is not needed has a default, which also replaces
+a value of another type. Outgoing messages have exactly the documented keys: Twilio warns of others.
 
 Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 """
@@ -21,15 +20,13 @@ import msgspec
 MAX_MESSAGE_BYTES = 1 << 20
 """Longer messages are not read by default. A message with 20 ms of audio has about 400 bytes."""
 
-_MAX_ITEM_BYTES = 8  # of an item of a memoryview; a character of UTF-8 has at most 4
-
 
 class MessageError(ValueError):
     """A message that cannot be read; the text names the fault and never quotes the audio."""
 
     def __str__(self) -> str:
         # msgspec quotes an unknown event: cut it, and escape control characters. This is done
-        # only when it is logged: most errors of a flood are not.
+        # lazily: most are never logged.
         return ascii(super().__str__()[:100])
 
 
@@ -59,9 +56,8 @@ class MediaFormat(_Part, frozen=True, gc=False):
 class StreamStart(_Part, frozen=True, gc=False):
     """The call that the stream belongs to.
 
-    `custom_parameters` are the `<Parameter>`s of the TwiML that opened the stream. Twilio sends
-    them as strings. The value of another sender may not be one: then it is given as it would be
-    in TwiML, so `5` is `"5"`, and null is empty.
+    `custom_parameters` are the `<Parameter>`s of the TwiML that opened the stream. A value that
+    is not a string, which Twilio never sends, is its JSON text: `5` is `"5"`, and null is empty.
     """
 
     stream_sid: str = ""
@@ -158,21 +154,18 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
 
     Args:
         data: A WebSocket message, as str or as UTF-8 in any bytes-like object.
-        max_bytes: A message with more UTF-8 bytes is not parsed.
+        max_bytes: A longer message, in bytes of UTF-8, is not parsed.
 
     Returns:
         The message. Its audio is decoded from base64, but still mu-law.
 
     Raises:
-        MessageError: `data` is longer than `max_bytes`, not JSON, not a documented
-            message, or lacks something that a bot needs. Nothing else is raised, whatever `data`
-            is.
+        MessageError: `data` is too long, not JSON, not a documented message, or lacks something
+            that a bot needs. Nothing else is raised, whatever `data` is.
     """
     try:
-        if len(data) * _MAX_ITEM_BYTES > max_bytes:  # only then it can be too long
-            size = _utf8_bytes(data, max_bytes)
-            if size > max_bytes:
-                raise MessageError(f"{size} bytes, more than {max_bytes}")
+        if (size := _utf8_bytes(data, max_bytes)) > max_bytes:
+            raise MessageError(f"{size} bytes, more than {max_bytes}")
         try:
             return _decode(data)
         except msgspec.ValidationError:
@@ -229,7 +222,7 @@ def _as_text(value: msgspec.Raw) -> str:
 
 
 def _utf8_bytes(data: str | bytes, limit: int) -> int:
-    """Returns the size of `data` in bytes; above `limit` it may return less, but not below it."""
+    """Returns the size of `data` in bytes; if that is above `limit`, some number above it."""
     if not isinstance(data, str):
         return memoryview(data).nbytes
     if data.isascii() or len(data) > limit:
@@ -238,7 +231,7 @@ def _utf8_bytes(data: str | bytes, limit: int) -> int:
 
 
 def media(stream_sid: str, ulaw: bytes) -> str:
-    """Returns the message that plays `ulaw` after all audio sent before."""
+    """Returns the message that plays `ulaw` after all audio that was sent before."""
     # The payload needs no escapes, and json.dumps would take five times as long.
     payload = b2a_base64(ulaw, newline=False).decode()
     return (
@@ -261,7 +254,7 @@ def mark(stream_sid: str, name: str) -> dict[str, Any]:
 
 
 def is_clear(message: Any) -> bool:
-    """Tells whether a message empties Twilio's buffer."""
+    """Whether a message empties Twilio's buffer."""
     return isinstance(message, dict) and message.get("event") == "clear"
 
 

@@ -11,9 +11,9 @@ from loguru import logger
 class PendingHangUp:
     """Waits until the last words were played, then ends the call.
 
-    It runs in its own task, which starts at once. If that task is cancelled, as all tasks are when
-    `asyncio.run` returns, it stops waiting and ends the call; a request that was interrupted is
-    made again. If it is cancelled twice, or its event loop ends without it, the log has an error.
+    It runs in its own task. If that is cancelled, as all tasks are when `asyncio.run` returns, it
+    ends the call at once; a request that was interrupted is made again. If it is cancelled twice,
+    or its event loop ends without it, the log has an error.
 
     Args:
         end_call: Ends the call. It is called a second time only if it was cancelled.
@@ -33,9 +33,7 @@ class PendingHangUp:
         self._name = name
         self._stopped_waiting = asyncio.Event()
         steps = self._run()
-        # A task that is cancelled before its first step never runs. So the first step, up to the
-        # `sleep(0)` inside `try`, is made here.
-        steps.send(None)
+        steps.send(None)  # to the `sleep(0)`: a task cancelled before its first step never runs
         self._task = asyncio.get_running_loop().create_task(steps)
 
     def stop_waiting(self) -> None:
@@ -45,8 +43,7 @@ class PendingHangUp:
     async def done(self) -> None:
         """Returns when the call has been ended, or could not be.
 
-        If the task that awaits this is cancelled, the hang-up is not, but it stops waiting: the
-        event loop may be about to stop.
+        If this is cancelled, the hang-up only stops waiting: the event loop may be about to stop.
         """
         try:
             await asyncio.wait([self._task])

@@ -15,8 +15,8 @@ _SILENCE = b"\xff\x7f"  # the two codes of a sample of 0
 class Playback:
     """Tracks the audio that was sent to one stream, and its marks.
 
-    Every `now` is a time in seconds on the same monotonic clock. Both what was sent and a `clear`
-    reach Twilio one network delay later, so the delay makes no difference to what is cleared.
+    Every `now` is a time in seconds on one monotonic clock. Audio and a `clear` reach Twilio with
+    the same network delay, so it makes no difference to what is cleared.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,13 @@ class Playback:
         Twilio plays `rate` bytes of it each second. The first audio of a call, and the first after
         a `clear`, does not count as a gap; returns infinity.
         """
-        empty_secs = now - self._ends_at
-        if empty_secs < -MAX_BUFFERED_SECS:
-            return 0.0
-        starts_at = now if empty_secs > 0 else self._ends_at
-        self._ends_at = starts_at + len(ulaw) / rate
-        if sound := ulaw.rstrip(_SILENCE):
-            self._sound_ends_at = starts_at + len(sound) / rate
-        return empty_secs if empty_secs > 0 else 0.0
+        empty_secs = max(0.0, now - self._ends_at)
+        if self._ends_at - now <= MAX_BUFFERED_SECS:
+            starts_at = max(now, self._ends_at)
+            self._ends_at = starts_at + len(ulaw) / rate
+            if sound := ulaw.rstrip(_SILENCE):
+                self._sound_ends_at = starts_at + len(sound) / rate
+        return empty_secs
 
     def clear(self, now: float) -> None:
         """Records that Twilio was told to empty its buffer."""

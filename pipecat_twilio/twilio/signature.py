@@ -10,7 +10,7 @@ Source: https://www.twilio.com/docs/usage/security#validating-requests
 import hmac
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha1, sha256
+from hashlib import sha256
 from urllib.parse import ParseResult, parse_qs, urlparse
 
 
@@ -22,7 +22,7 @@ def is_valid_signature(
     *,
     body: bytes | None = None,
 ) -> bool:
-    """Tells whether Twilio signed a request with this account's auth token.
+    """Whether Twilio signed a request with this account's auth token.
 
     The result is that of Twilio's own library, except that WebSocket URLs are also accepted if
     they differ in a slash at the end of the path, or in the port 443.
@@ -49,25 +49,19 @@ def is_valid_signature(
         if not _is_signed(body, parts.query, params):
             return False
         form = "".join(_signed_form(params or {}))
-        given = signature.encode()
-        return any(
-            hmac.compare_digest(_sign(auth_token, variant + form), given)
-            for variant in _variants(parts)
-        )
+        key, given = auth_token.encode(), signature.encode()
+        digests = (hmac.digest(key, (url + form).encode(), "sha1") for url in _variants(parts))
+        return any(hmac.compare_digest(b64encode(digest), given) for digest in digests)
     except (AttributeError, LookupError, TypeError, ValueError):
         return False
 
 
 def _is_signed(body: bytes | None, query: str, params: object) -> bool:
-    """Tells whether a signature of the URL and the parameters covers the body too."""
+    """Whether a signature of the URL and the parameters covers the body too."""
     hashes = parse_qs(query, keep_blank_values=True).get("bodySHA256")
     if hashes is None:
         return not body or bool(params)
     return body is not None and hmac.compare_digest(sha256(body).hexdigest(), hashes[0])
-
-
-def _sign(auth_token: str, text: str) -> bytes:
-    return b64encode(hmac.new(auth_token.encode(), text.encode(), sha1).digest())
 
 
 def _signed_form(params: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
@@ -81,19 +75,16 @@ def _signed_form(params: Mapping[str, str | Sequence[str]]) -> Iterator[str]:
 def _variants(parts: ParseResult) -> Iterator[str]:
     """Yields the forms of the URL that Twilio may have signed: with and without its port.
 
-    This copies Twilio's library exactly, even where it is odd: the default port of `wss` is 80,
-    and the host ends at the first colon, even if that follows a user's name.
+    This copies Twilio's library exactly, even where it is odd: the default port of `wss` is 80
+    (443 is added here), and the host ends at the first colon, even if that follows a user's name.
     """
+    ports = {"https": (443,), "wss": (80, 443)}.get(parts.scheme, (80,))
+    hosts = [parts.netloc, *(f"{parts.netloc}:{port}" for port in ports)]
     if parts.port:
         hosts = [parts.netloc, parts.netloc.split(":")[0]]
-    else:
-        port = 443 if parts.scheme == "https" else 80
-        hosts = [parts.netloc, f"{parts.netloc}:{port}"]
     paths = [parts.path]
     if parts.scheme in ("ws", "wss"):  # Twilio is not consistent about the slash
         paths.append(parts.path[:-1] if parts.path.endswith("/") else f"{parts.path}/")
-    if parts.scheme == "wss" and not parts.port:
-        hosts.append(f"{parts.netloc}:443")
     for host in hosts:
         for path in paths:
             yield parts._replace(netloc=host, path=path).geturl()

@@ -53,7 +53,7 @@ def resource(**changes: Any) -> CallResource:
 def test_the_root_is_base_url_or_edge_and_region_or_the_default(where, root, region) -> None:
     made = resource(**where)
     assert made.url == root + PATH
-    assert made.region == region or region is None
+    assert made.credentials_region == region or region is None
 
 
 @pytest.mark.parametrize("name", ["account_sid", "call_sid"])
