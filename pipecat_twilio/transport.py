@@ -88,17 +88,21 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         """Sends a frame, then waits while Twilio has more than the lead to play."""
         # Pipecat takes the caller for gone if both waits together take its own limit.
         max_secs = 0.45 * self._params.audio_out_write_timeout_secs
-        secs, clears, has_mixer = _secs(frame), self._clears, self._params.audio_out_mixer
+        secs, has_mixer = _secs(frame), self._params.audio_out_mixer
         is_background = has_mixer and type(frame) is OutputAudioRawFrame
         if frame.interruptible:
             # What an interruption must clear is not sent behind what it must not.
             await self._wait(lambda: 0 if self._is_interrupting else self._kept_secs(), max_secs)
             if self._is_interrupting and not is_background:
                 return False
+        clears = self._clears
         if not await self._send(frame):
             await asyncio.sleep(secs if is_background else 0)  # a mixer makes the next one at once
             return False
-        if not self._twilio.unplayed_secs():  # the serializer kept it
+        if clears != self._clears and frame.interruptible:  # while it was sent
+            return False
+        heard_at = frame.metadata[HEARD_AT]
+        if monotonic() + self._twilio.unplayed_secs() < heard_at + secs / 2:  # nothing was sent
             await asyncio.sleep(secs)
         lead_secs = max(secs, 0 if is_background else self._lead_secs)
         if not is_background:
@@ -108,7 +112,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs)
         if self._held:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
-        is_cleared = clears != self._clears and frame.metadata[HEARD_AT] > self._cleared_at
+        is_cleared = clears != self._clears and heard_at > self._cleared_at
         return not is_cleared or frame in self._kept
 
     def _kept_secs(self) -> float:
@@ -126,12 +130,10 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             await self._send(tone)
 
     async def _send(self, frame: OutputAudioRawFrame) -> bool:
-        if not await self._write_frame(frame):
-            return False
-        frame.metadata[HEARD_AT] = monotonic() + self._twilio.unplayed_secs() - _secs(frame)
+        frame.metadata[HEARD_AT] = monotonic() + self._twilio.unplayed_secs()
         if not frame.interruptible:
             self._kept = [*filter(_unplayed_secs, self._kept), frame]
-        return True
+        return await self._write_frame(frame)
 
     async def _write_frame(self, frame: Frame) -> bool:
         if isinstance(frame, frames.InterruptionFrame):
@@ -177,10 +179,13 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             # cleared, and the kept audio is sent again.
             if all(each.metadata[HEARD_AT] > monotonic() for each in kept):
                 await super()._write_frame(frame)
-                self._kept = []
+                await self._forget_unheard(kept)
                 for each in kept:
                     await self._send(each)
-                await self._forget_unheard(self._kept)
+                self._held = deque(
+                    (frame.metadata.get(HEARD_AT, due), frame, going)
+                    for due, frame, going in self._held
+                )
             await super().process_frame(frame, direction)
             await self._release(-inf)
             for event in self._waiting:
