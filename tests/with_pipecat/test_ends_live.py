@@ -131,7 +131,8 @@ async def caller(url: str, end: str) -> None:
 async def test_each_of_200_calls_is_reported_once_and_leaves_nothing_behind(ws: str) -> None:
     logger.disable("pipecat")
     random, calls = Random(1), {}
-    objects = Counter(type(each).__name__ for each in gc.get_objects())
+    gc.collect()
+    before = Counter(type(each).__name__ for each in gc.get_objects())
     async with serve(app_of(calls, random), ws=ws) as port:
         tasks = len(asyncio.all_tasks())
         for batch in range(10):
@@ -154,4 +155,4 @@ async def test_each_of_200_calls_is_reported_once_and_leaves_nothing_behind(ws: 
     gc.collect()
     after = Counter(type(each).__name__ for each in gc.get_objects())
     for kind in ("Recording", "TwilioTransport", "TwilioOutputTransport", "TwilioInputTransport"):
-        assert after[kind] - objects[kind] == 0, kind
+        assert after[kind] <= before[kind], kind
