@@ -1,8 +1,8 @@
 """Puts this package's classes where Pipecat's own code looks for them.
 
-Pipecat's development runner builds the serializer and the transport itself, and its services and
-transports make their resamplers through a factory. A bot cannot pass in its own. So `install`
-replaces these names in the modules that define them, and in those that have already imported them.
+Pipecat's development runner builds the serializer and the transport itself, and its services make
+their resamplers through a factory. So `install` replaces these names in the modules that define
+them, and in those that have already imported them.
 """
 
 import inspect
@@ -28,18 +28,18 @@ from pipecat_twilio.twilio.call_resource import call_url, without_traceback
 
 
 def make_stream_resampler(**kwargs: Any) -> BaseAudioResampler:
-    """Replaces Pipecat's `create_stream_resampler`; takes the arguments of its resampler."""
+    """Replaces Pipecat's `create_stream_resampler`."""
     return SincStreamResampler(**kwargs)
 
 
 @dataclass
 class _Name:
-    """A name of Pipecat's that can be set to an object of ours."""
+    """A Pipecat name that can be set to an object of ours."""
 
     module: str
     name: str
     original: Any = None  # Pipecat's object
-    current: Any = None  # the object that the name is set to now
+    current: Any = None  # what the name is set to now
 
     def find_original(self, argument: str, ours: Any) -> Any:
         """Returns Pipecat's own object; raises RuntimeError if ours cannot replace it."""
@@ -81,7 +81,6 @@ _NAMES = {  # by the argument of `install` that leaves a name alone
     "resampler": _Name("pipecat.audio.utils", "create_stream_resampler"),
 }
 _lock = RLock()  # a second thread would take what the first has set for Pipecat's
-
 _derived: dict[type, tuple[dict[str, Any], type]] = {}
 
 
@@ -99,19 +98,18 @@ def install(
 ) -> None:
     """Makes Pipecat use this package's serializer, transport and stream resampler.
 
-    Pipecat's own modules then have our objects, whether they are imported before or after. A bot's
-    own module keeps the classes that it has already imported from Pipecat, and the log warns of
-    it: so call this in the first line of the bot. Code that uses `SOXRStreamAudioResampler` by
-    that name (Genesys, RNNoise) keeps it. For `isinstance`, our serializers are instances of
-    Pipecat's class too, from then on. A second call replaces the arguments of the first.
+    Call this in the first line of the bot: Pipecat's modules get our objects whenever they are
+    imported, but a bot's own module keeps the classes that it has already imported, and the log
+    warns of it. Code that names `SOXRStreamAudioResampler` (Genesys, RNNoise) keeps it. From then
+    on, our serializers are also instances of Pipecat's class for `isinstance`. A second call
+    replaces the arguments of the first.
 
     Args:
         serializer: Whether to replace `TwilioFrameSerializer`.
-        transport: Whether to replace `FastAPIWebsocketTransport` by our `TwilioTransport`. With
-            the serializers of other providers that does what Pipecat's does.
+        transport: Whether to replace `FastAPIWebsocketTransport` by our `TwilioTransport`, which
+            does what Pipecat's does for other providers.
         resampler: Whether `create_stream_resampler` makes our `SincStreamResampler`.
-        params: Default parameters of a serializer: each one that is built without `params` gets a
-            copy. The development runner passes none.
+        params: Default parameters: each serializer that is built without `params` gets a copy.
         base_url: Default root of Twilio's REST API.
         region: Default Twilio region.
         edge: Default Twilio edge.
@@ -120,9 +118,9 @@ def install(
     Raises:
         ImportError: FastAPI, which Pipecat's transport needs, is not installed.
         RuntimeError: This release of Pipecat calls one of the three in a way that ours does not
-            support. Nothing was changed.
-        TypeError: `params` is not an `InputParams`. Nothing was changed.
-        ValueError: `lead_secs`, `base_url`, `region` or `edge` is not usable. Nothing was changed.
+            support. After this and the following errors, nothing was changed.
+        TypeError: `params` is not an `InputParams`.
+        ValueError: `lead_secs`, `base_url`, `region` or `edge` is not usable.
     """
     if params is not None and not isinstance(params, BaseModel):
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
@@ -150,10 +148,7 @@ def install(
 
 
 def uninstall() -> None:
-    """Undoes `install`, also in modules of Pipecat that were imported after it.
-
-    Only what `isinstance` says of our serializers stays.
-    """
+    """Undoes `install` in all modules; only what `isinstance` says of our serializers stays."""
     with _lock:
         _set_all({})
 
@@ -162,12 +157,12 @@ def _set_all(ours: dict[str, Any]) -> None:
     """Sets all names to ours, or to Pipecat's own objects, and logs what has changed."""
     done, kept = [], []
     for argument, place in _NAMES.items():
-        changed, keeping = place.set(ours.get(argument, place.original))
+        changed, keeping = map(", ".join, place.set(ours.get(argument, place.original)))
+        whose = "pipecat_twilio" if argument in ours else "Pipecat"
         if changed:
-            whose = "pipecat_twilio" if argument in ours else "Pipecat"
-            done.append(f"{place.name} is now {whose}'s in {', '.join(changed)}")
-            if keeping and argument in ours:
-                kept.append(f"{place.name} in {', '.join(keeping)}")
+            done.append(f"{place.name} is now {whose}'s in {changed}")
+        if changed and keeping and argument in ours:
+            kept.append(f"{place.name} in {keeping}")
     if done:
         logger.info("; ".join(done))
     if kept:
@@ -176,13 +171,12 @@ def _set_all(ours: dict[str, Any]) -> None:
 
 def _takes_same_arguments(theirs: Callable[..., Any], ours: Callable[..., Any]) -> bool:
     """Whether ours accepts every call that Pipecat's object accepts; ours may take more."""
-    if ours is make_stream_resampler:
-        methods = vars(BaseAudioResampler).items()
-        return _arguments(theirs) == _arguments(ours) and all(
-            _arguments(function) == _arguments(vars(SincStreamResampler).get(name, object))
-            for name, function in methods
-            if inspect.iscoroutinefunction(function)
-        )
+    if ours is make_stream_resampler and not all(
+        _arguments(function) == _arguments(vars(SincStreamResampler).get(name, object))
+        for name, function in vars(BaseAudioResampler).items()
+        if inspect.iscoroutinefunction(function)
+    ):
+        return False
     return _arguments(theirs) == _arguments(ours)[: len(_arguments(theirs))]
 
 
@@ -195,23 +189,20 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
     defaults = {name: value for name, value in defaults.items() if value is not None}
     if not defaults:
         return ours
-    if ours in _derived and _derived[ours][0] == defaults:
-        return _derived[ours][1]
-    original_init = ours.__init__  # type: ignore[misc]
-    signature = inspect.signature(original_init)
+    if ours not in _derived or _derived[ours][0] != defaults:
+        original_init = ours.__init__  # type: ignore[misc]
 
-    @without_traceback
-    @wraps(original_init)
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = signature.bind(self, *args, **kwargs)
-        for name, value in defaults.items():
-            if given.arguments.get(name) in (None, ""):
-                # A copy: a bot may change the params of one call.
-                own = value.model_copy() if isinstance(value, BaseModel) else value
-                given.arguments[name] = own
-        original_init(*given.args, **given.kwargs)
+        @without_traceback
+        @wraps(original_init)
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            given = inspect.signature(original_init).bind(self, *args, **kwargs)
+            for name, value in defaults.items():
+                if given.arguments.get(name) in (None, ""):
+                    # A copy: a bot may change the params of one call.
+                    own = value.model_copy() if isinstance(value, BaseModel) else value
+                    given.arguments[name] = own
+            original_init(*given.args, **given.kwargs)
 
-    names = {"__init__": init, "__module__": ours.__module__, "__doc__": ours.__doc__}
-    derived = type(ours.__name__, (ours,), names)
-    _derived[ours] = (defaults, derived)
-    return derived
+        names = {"__init__": init, "__module__": ours.__module__, "__doc__": ours.__doc__}
+        _derived[ours] = (defaults, type(ours.__name__, (ours,), names))
+    return _derived[ours][1]

@@ -13,15 +13,13 @@ class TwilioClient(fastapi.FastAPIWebsocketClient):
     """Pipecat's client, which tells the output when there is nobody any more."""
 
     output: Any  # a `TwilioOutputTransport`
+    _is_stuck = False
+    _close_code: int | None = None
 
-    def __init__(
-        self, websocket: Any, callbacks: Any, params: fastapi.FastAPIWebsocketParams
-    ) -> None:
+    def __init__(self, websocket: Any, callbacks: Any, params: Any) -> None:
         super().__init__(websocket, callbacks, params.ws_close_timeout)
         self._socket = websocket
         self._params = params
-        self._is_stuck = False
-        self._close_code: int | None = None
 
     @property
     def is_connected(self) -> bool:

@@ -9,8 +9,7 @@ from pydantic import Field, PlainSerializer, WithJsonSchema
 from pipecat_twilio.twilio.call_report import CallReport
 from pipecat_twilio.twilio.messages import MAX_MESSAGE_BYTES
 
-# In JSON it is null, since a function cannot be written there.
-_Callback = Annotated[
+_Callback = Annotated[  # null in JSON, which has no functions
     Callable[[CallReport], object] | None,
     PlainSerializer(lambda _callback: None, when_used="json"),
     WithJsonSchema({"type": "null"}),
@@ -33,11 +32,9 @@ class TwilioInputParams(FrameSerializer.InputParams):
             words before the call is ended.
         max_message_bytes: A longer message from Twilio is dropped before it is parsed.
         input_frame_secs: How much of the caller's audio makes a frame, 0.02 to 1. With the
-            default, each message is a frame. Longer frames are fewer frames for the pipeline; the
-            delay grows by their length beyond one message.
+            default, each message is a frame. Longer frames are fewer, but come later.
         on_call_report: Called once with the `CallReport` when the call has ended; it may be a
-            coroutine function. It runs in a task of its own, and is cancelled when it takes
-            longer than `hang_up_timeout_secs`.
+            coroutine function. It is cancelled when it takes longer than `hang_up_timeout_secs`.
     """
 
     twilio_sample_rate: int = Field(default=8000, gt=0)
@@ -51,20 +48,14 @@ class TwilioInputParams(FrameSerializer.InputParams):
     on_call_report: _Callback = None
 
 
-DEFAULTS: dict[str, Any] = {
-    name: field.default for name, field in TwilioInputParams.model_fields.items()
-}
-"""The parameters' defaults, for params objects that lack a field, such as Pipecat's own."""
+# For params objects that lack a field, such as Pipecat's own.
+DEFAULTS: dict[str, Any] = {n: f.default for n, f in TwilioInputParams.model_fields.items()}
 
+# The longest lead: Pipecat's idle timer sees the bot speak when audio is sent, not when heard.
 MAX_LEAD_SECS = 2
-"""The longest lead: Pipecat's idle timer sees the bot speak when audio is sent, not when heard."""
 
 
 def check_lead_secs(lead_secs: float) -> None:
-    """Checks how much audio a transport keeps in Twilio's buffer.
-
-    Raises:
-        ValueError: It is not from 0 to 2 s.
-    """
+    """Raises ValueError if the audio to keep in Twilio's buffer is not from 0 to 2 s."""
     if not isinstance(lead_secs, int | float) or not 0 <= lead_secs <= MAX_LEAD_SECS:
         raise ValueError(f"lead_secs must be from 0 to {MAX_LEAD_SECS}, got {lead_secs!r}")

@@ -1,8 +1,8 @@
 """Pipecat's FastAPI WebSocket transport, paced by what Twilio has yet to play.
 
-Twilio buffers what it is sent and plays it in order. Pipecat's transport sends audio just as fast
-as it is played, so the caller hears it when the event loop is late by more than a frame. The
-output here keeps `lead_secs` in that buffer, and pushes each frame when the caller hears it.
+Twilio buffers audio and plays it in order. Pipecat's transport sends it just as fast as it is
+played, so the caller hears when the event loop is late by more than a frame. The output here keeps
+`lead_secs` in that buffer, and pushes each frame when the caller hears it.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from pipecat.processors.frame_processor import FrameDirection
 try:
     from pipecat.transports.websocket import fastapi
 except ImportError as error:
-    needed = 'pip install "pipecat-ai[websocket]"'
-    raise ImportError(f"TwilioTransport needs FastAPI: {needed}") from error
+    needed = 'TwilioTransport needs FastAPI: pip install "pipecat-ai[websocket]"'
+    raise ImportError(needed) from error
 
 from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
@@ -32,15 +32,16 @@ from pipecat_twilio.serializer import TwilioFrameSerializer
 from pipecat_twilio.twilio import messages
 
 TIMER_SECS = 0.001  # timers are not more exact
-EARLY_SECS = 0.035  # a frame due sooner is pushed at once: 20 ms, and jitter. Waking up costs CPU
+EARLY_SECS = 0.035  # frames due sooner are pushed at once: 20 ms, and jitter. Waking up costs CPU
 LATE_SECS = 0.02  # overdue audio is pushed in steps: the caller's own late audio is read meanwhile
 STEP_SECS = 0.005
-LAST_SECS = 0.01  # when a mixer's queue is asked for speech that may not have come yet
+LAST_SECS = 0.01  # the lead when a mixer's queue may soon be empty: speech may still come
 PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
 TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late after taking it
 
 SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
-PRIVATE_NAMES = ("_callbacks", "_client", "_input", "_input_name", "_output", "_output_name")
+PRIVATE_NAMES = {"_callbacks", "_client", "_input", "_input_name", "_output", "_output_name"}
+PRIVATE_NAMES |= {"_params", "_write_frame"}
 HEARD_AT = "heard_at"  # in the metadata of audio that was sent: when the caller hears it begin
 
 
@@ -59,7 +60,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     def __init__(self, *args: Any, lead_secs: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._twilio: Any = self._params.serializer
+        self._serializer: Any = self._params.serializer
         self._lead_secs = lead_secs
         self._waiting: set[asyncio.Event] = set()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
@@ -86,7 +87,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
-        # Pipecat takes the caller for gone if both waits together take its own limit.
+        # Pipecat counts the caller as gone if both waits together take its own limit.
         max_secs = 0.45 * self._params.audio_out_write_timeout_secs
         secs, has_mixer = _secs(frame), self._params.audio_out_mixer
         is_background = has_mixer and type(frame) is OutputAudioRawFrame
@@ -102,14 +103,14 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if clears != self._clears and frame.interruptible:  # while it was sent
             return False
         heard_at = frame.metadata[HEARD_AT]
-        if monotonic() + self._twilio.unplayed_secs() < heard_at + secs / 2:  # nothing was sent
+        if monotonic() + self._serializer.unplayed_secs() < heard_at + secs / 2:  # nothing was sent
             await asyncio.sleep(secs)
         lead_secs = max(secs, 0 if is_background else self._lead_secs)
         if not is_background:
             self._backlog_secs = max(0.0, self._backlog_secs - secs)
             if has_mixer and self._backlog_secs < 2 * secs:
                 lead_secs = LAST_SECS  # an empty queue would give background inside a word
-        await self._wait(lambda: self._twilio.unplayed_secs() - lead_secs, max_secs)
+        await self._wait(lambda: self._serializer.unplayed_secs() - lead_secs, max_secs)
         if self._held:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
         is_cleared = clears != self._clears and heard_at > self._cleared_at
@@ -118,7 +119,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     def _kept_secs(self) -> float:
         """Until audio may be sent behind what is kept: a frame shortly before its end."""
         secs = max(map(_unplayed_secs, self._kept), default=0.0)
-        is_last = bool(self._twilio.unplayed_secs() < secs + TIMER_SECS)
+        is_last = bool(self._serializer.unplayed_secs() < secs + TIMER_SECS)
         return secs - EARLY_SECS * is_last
 
     async def write_dtmf(self, frame: Any) -> None:
@@ -130,7 +131,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             await self._send(tone)
 
     async def _send(self, frame: OutputAudioRawFrame) -> bool:
-        frame.metadata[HEARD_AT] = monotonic() + self._twilio.unplayed_secs()
+        frame.metadata[HEARD_AT] = monotonic() + self._serializer.unplayed_secs()
         if not frame.interruptible:
             self._kept = [*filter(_unplayed_secs, self._kept), frame]
         return await self._write_frame(frame)
@@ -140,12 +141,12 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             return True  # `_interrupt` has sent the `clear`
         if isinstance(frame, frames.EndFrame | frames.CancelFrame):
             if isinstance(frame, frames.EndFrame):
-                await self._wait(lambda: self._twilio.unplayed_sound_secs() - PLAYED_SECS)
+                await self._wait(lambda: self._serializer.unplayed_sound_secs() - PLAYED_SECS)
             else:
                 await self._forget_unheard()
             await self._release(inf)
             if not self._client.is_connected:
-                await self._twilio.serialize(frame)  # the call must end, whoever is connected
+                await self._serializer.serialize(frame)  # the call must end, whoever is connected
         return await super()._write_frame(frame)
 
     async def send_message(self, frame: Any) -> None:
@@ -156,7 +157,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def caller_left(self, close_code: int | None) -> None:
         """Ends all waits, and releases what is held: nobody will hear it."""
-        self._twilio.socket_closed(close_code)
+        self._serializer.socket_closed(close_code)
         await self._forget_unheard()
         await self._release(inf)
 
@@ -168,7 +169,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM:
             self._backlog_secs += _secs(frame)
         elif isinstance(frame, frames.VADUserStoppedSpeakingFrame):
-            self._twilio.caller_stopped(frame.stop_secs)
+            self._serializer.caller_stopped(frame.stop_secs)
         await super().process_frame(frame, direction)
 
     async def _interrupt(self, frame: Frame, direction: FrameDirection) -> None:
@@ -202,8 +203,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         held, self._held, is_heard = self._held, deque(), goes_on
         for _, frame, direction in reversed(held):
             if isinstance(frame, OutputAudioRawFrame):
-                stays = frame in self._kept
-                is_heard = is_heard or stays
+                is_heard = (stays := frame in self._kept) or is_heard
             elif isinstance(frame, SPEECH_FRAMES):
                 stays = is_heard or isinstance(frame, frames.BotStoppedSpeakingFrame)
                 is_heard = is_heard and isinstance(frame, frames.BotStartedSpeakingFrame)
@@ -224,9 +224,9 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             return
         due = frame.metadata.get(HEARD_AT, -inf)
         if is_speech:
-            due = monotonic() + self._twilio.unplayed_secs()
+            due = monotonic() + self._serializer.unplayed_secs()
             is_start = isinstance(frame, frames.BotStartedSpeakingFrame)
-            self._twilio.speech_started() if is_start else self._twilio.speech_ended()
+            self._serializer.speech_started() if is_start else self._serializer.speech_ended()
         is_due = due <= monotonic() + EARLY_SECS * (not is_speech)
         if is_due and not self._held and not self._pushing.locked():
             await self._push(frame, direction)
@@ -255,17 +255,16 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def _push(self, frame: Frame, direction: FrameDirection) -> None:
         if isinstance(frame, SPEECH_FRAMES):
-            # One of a pair may have been dropped.
             key = direction, frame.transport_destination
             starts = isinstance(frame, frames.BotStartedSpeakingFrame)
             if self._is_speaking.get(key, False) == starts:
-                return
+                return  # the other one of its pair was dropped
             self._is_speaking[key] = starts
         await super().push_frame(frame, direction)
 
     async def cleanup(self) -> None:
         """Ends the call if no frame has, as where a pipeline is cancelled while it starts."""
-        await self._twilio.serialize(frames.CancelFrame())
+        await self._serializer.serialize(frames.CancelFrame())
         self._held.clear()
         if self._pushing_task:
             await self.cancel_task(self._pushing_task)
@@ -279,9 +278,9 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
 
     Args:
         websocket, params, input_name, output_name: Pipecat's arguments.
-        lead_secs: How much unplayed audio to keep in Twilio's buffer, from 0 to 2 s. The caller
-            does not hear when the event loop is late by less. It adds no delay. Default 0.5: the
-            start of another call can hold the loop up for 0.3 s.
+        lead_secs: Unplayed audio to keep in Twilio's buffer, from 0 to 2 s: how late the event
+            loop may be before the caller hears it. It adds no delay. Default 0.5, since the start
+            of another call can hold the loop up for 0.3 s.
 
     Raises:
         ValueError: `lead_secs` is out of range, or the connection's origin is not allowed.
@@ -297,9 +296,9 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
         lead_secs: float = 0.5,
     ) -> None:
         check_lead_secs(lead_secs)
-        super().__init__(websocket, params, input_name=input_name, output_name=output_name)
+        super().__init__(websocket, params, input_name, output_name)
         known = {*vars(self), *dir(fastapi.FastAPIWebsocketOutputTransport)}
-        if lacking := {*PRIVATE_NAMES, "_params", "_write_frame"} - known:
+        if lacking := PRIVATE_NAMES - known:
             _warn_once(", ".join(sorted(lacking)))
         elif isinstance(params.serializer, TwilioFrameSerializer):
             self._client = client = TwilioClient(websocket, self._callbacks, params)

@@ -11,11 +11,8 @@ from math import inf
 from statistics import median
 from typing import Any
 
-MIN_GAP_SECS = 0.02
-"""A shorter break is within the jitter of the network."""
-
-MAX_GAP_SECS = 1.0
-"""A longer break counts as a pause between two answers, not as a gap."""
+MIN_GAP_SECS = 0.02  # a shorter break is within the jitter of the network
+MAX_GAP_SECS = 1.0  # a longer break is a pause between two answers
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-MAX_MESSAGE_BYTES = 1 << 20
-"""Longer messages are not read by default. A message with 20 ms of audio has about 400 bytes."""
+MAX_MESSAGE_BYTES = 1 << 20  # 20 ms of audio have about 400 bytes
 
 
 class MessageError(ValueError):
@@ -84,8 +83,7 @@ class Start(_Message, frozen=True, gc=False, tag="start"):
         msgspec.structs.force_setattr(self, "stream_sid", stream_sid)
 
 
-BOT_TRACKS = ("outbound", "outbound_track")
-"""The tracks of the bot's own audio."""
+BOT_TRACKS = ("outbound", "outbound_track")  # of the bot's own audio
 
 _FiniteFloat = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
 

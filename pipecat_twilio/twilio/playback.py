@@ -3,12 +3,9 @@
 from collections import deque
 from math import inf
 
+# Twilio discards audio beyond this. Source: https://www.twilio.com/docs/api/errors/31931
 MAX_BUFFERED_SECS = 600
-"""Twilio discards audio beyond this. Source: https://www.twilio.com/docs/api/errors/31931"""
-
-MAX_MARKS = 1000
-"""How many marks that have not come back are remembered; the oldest are forgotten first."""
-
+MAX_MARKS = 1000  # that have not come back are remembered; the oldest are forgotten first
 _SILENCE = b"\xff\x7f"  # the two codes of a sample of 0
 
 
