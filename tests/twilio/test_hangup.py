@@ -123,16 +123,6 @@ class TestAnswers:
         assert outcome.answer.isprintable()
         assert levels(log) == ["INFO" if over else "ERROR"]
 
-    @BOTH_KINDS
-    async def test_401_names_the_credentials_and_where_they_belong(
-        self, server: Server, credentials, login, log
-    ) -> None:
-        server.answers = [reply(401, '{"code": 20003}')]
-        outcome = await hang_up(call(server, **credentials))
-        kind = "auth token" if "auth_token" in credentials else f"API key '{KEY}'"
-        assert outcome.answer == f"401, check the {kind}, and that it belongs to {server.url}"
-        assert outcome.answer in log[0]
-
     @pytest.mark.parametrize(
         "answer",
         [

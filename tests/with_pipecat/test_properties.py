@@ -157,12 +157,6 @@ class TestFromTheBot:
         expected = ulaw.encode(resampled(GOOD_RATE, 8000, PCM))
         assert b"".join(map(payload_of, pieces)) == expected
 
-    @given(audio_frames)
-    async def test_audio_is_sent_for_as_long_as_it_lasts(self, frame) -> None:
-        text = await (await call()).serialize(frame)
-        samples = -(-(len(frame.audio) // (2 * frame.num_channels)) * 8000 // frame.sample_rate)
-        assert len(payload_of(text) if text else b"") == samples
-
     @given(
         message_frames,
         json_values(st.integers() | st.floats(allow_nan=False, allow_infinity=False)),

@@ -73,16 +73,6 @@ class TestLead:
         assert play(scenario).twilio.silences == []
         assert sum(play(scenario, FastAPIWebsocketTransport).twilio.silences) > 0.1
 
-    def test_a_stall_is_made_good_at_once(self, play) -> None:
-        async def scenario(bot: Bot) -> None:
-            await bot.speak(2)
-            await asyncio.sleep(0.5)
-            stall(bot.loop, 0.45)
-            await asyncio.sleep(0.01)
-            assert bot.twilio.unplayed_secs > 0.5
-
-        play(scenario)
-
     def test_other_tasks_run_between_the_frames_of_a_long_lead(self, play) -> None:
         async def scenario(bot: Bot) -> None:
             await bot.speak(2)
@@ -119,28 +109,6 @@ class TestLead:
 
         events = [message["event"] for _, message in play(scenario).twilio.received]
         assert events == ["media"] * 25 + ["mark"]
-
-    def test_in_two_hours_the_estimate_does_not_drift(self, play) -> None:
-        async def scenario(bot: Bot) -> None:
-            output, random, begin = bot.transport.output(), np.random.default_rng(1), bot.loop.now
-            while bot.loop.now - begin < 2 * 3600:
-                # An utterance, in frames that are no whole number of Twilio's; stalls; a pause.
-                for _ in range(random.integers(10, 200)):
-                    samples = random.integers(1, round(0.49 * 16000))
-                    frame = OutputAudioRawFrame(bytes(2 * samples), 16000, 1)
-                    assert await output.write_audio_frame(frame)
-                    if random.random() < 0.02:
-                        stall(bot.loop, 0.15)
-                    drift = bot.serializer.unplayed_secs() - bot.twilio.unplayed_secs
-                    assert abs(drift) < 1e-6
-                    assert bot.twilio.unplayed_secs <= 0.5 + TIMER_SECS
-                await asyncio.sleep(random.uniform(0, 5))
-                if random.random() < 0.2:
-                    await output.queue_frame(InterruptionFrame())
-                    await asyncio.sleep(0.01)
-            assert len(bot.twilio.times("media")) > 20000
-
-        play(scenario, audio_out_sample_rate=16000)
 
 
 class TestMixer:

@@ -69,19 +69,6 @@ class TestInterruption:
 
         assert play(scenario).twilio.received[-1][1]["event"] == "clear"
 
-    def test_what_is_said_next_is_sent_at_once_and_with_the_lead(self, play) -> None:
-        async def scenario(bot: Bot) -> None:
-            await bot.speak(90)
-            await asyncio.sleep(5)
-            asked = bot.loop.now
-            await bot.interrupt()
-            await bot.speak(1, 2)
-            await asyncio.sleep(0.03)
-            assert bot.twilio.plays[-1].begin > asked + 0.4
-            assert bot.twilio.heard_secs(2) > 0.5
-
-        play(scenario)
-
     def test_it_ends_a_long_wait(self, play) -> None:
         async def scenario(bot: Bot) -> None:
             await bot.transport.output().write_audio_frame(words(10, 2, kind=OutputAudioRawFrame))
@@ -92,19 +79,6 @@ class TestInterruption:
             await bot.speak(1)
             await asyncio.sleep(0.5)
             assert bot.twilio.plays[-25].begin == asked
-
-        play(scenario)
-
-    def test_a_hundred_in_a_second_leave_no_task(self, play) -> None:
-        async def scenario(bot: Bot) -> None:
-            before = len(asyncio.all_tasks())
-            for number in range(100):
-                await bot.speak(0.5, number % 15)
-                await asyncio.sleep(0.01)
-                await bot.interrupt()
-            await asyncio.sleep(1)
-            assert len(asyncio.all_tasks()) == before
-            assert bot.downstream.speaking == ["started", "interrupted", "stopped"] * 100
 
         play(scenario)
 
@@ -135,18 +109,6 @@ class TestUninterruptibleAudio:
             await asyncio.sleep(3)
             assert bot.twilio.heard_secs(1) == pytest.approx(0.2, abs=0.02)
             assert [bot.twilio.heard_secs(number) for number in (2, 3)] == [0.4, 0]
-
-        play(scenario)
-
-    def test_interruptions_one_after_the_other_keep_it_whole(self, play) -> None:
-        async def scenario(bot: Bot) -> None:
-            await bot.queue(words(0.2, 1), words(2, 2, interruptible=False))
-            for _ in range(30):
-                await asyncio.sleep(0.075)
-                await bot.interrupt()
-            await asyncio.sleep(1)
-            assert bot.twilio.heard_secs(2) == 2
-            assert bot.twilio.silences == []
 
         play(scenario)
 
