@@ -86,7 +86,7 @@ class TestWhatIsNeededAtHangUp:
         await serializer.serialize(frame())
         assert api.ended == {path_of(CALL_SID, "AC" + "4" * 32): 1}
 
-    async def test_an_api_key_may_take_the_place_of_a_token(self, api) -> None:
+    async def test_an_api_key_may_be_assigned_in_place_of_a_token(self, api) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, base_url=api.base_url)
         serializer._auth_token = None
         serializer._api_key_sid, serializer._api_key_secret = "SK1", "secret"

@@ -16,7 +16,6 @@ from pipecat_twilio import SincStreamResampler
 USUAL_RATES = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000]
 
 
-# The lower rate is the response's only measure: the other only decides what images may come of it.
 def done(coroutine: Coroutine[Any, Any, bytes]) -> bytes:
     """Runs a coroutine that never waits."""
     with pytest.raises(StopIteration) as result:
@@ -105,7 +104,10 @@ def test_a_pause_a_change_of_rates_flush_and_reset_start_a_new_stream_without_th
     resampler = SincStreamResampler(clear_after_secs=clear_after_secs, clock=lambda: now)
     before, after = noise(480) + b"!", noise(480, 2) + b"?"
     old = done(resampler.resample(before, 24000, 16000))
-    if end:
+    if end == "flush":
+        assert done(resampler.flush()) == resampled(before[:-1] + bytes(600), 24000, 16000)[640:768]
+        assert done(resampler.flush()) == b""
+    elif end:
         done(getattr(resampler, end)())
     now += pause_secs
     out = done(resampler.resample(after, *rates))
