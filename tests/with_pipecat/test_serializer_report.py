@@ -1,4 +1,4 @@
-"""The serializer's part of the call report: what it counts, and when."""
+"""What the serializer makes of marks, and its part of the call report."""
 
 import json
 
@@ -7,10 +7,14 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     OutputAudioRawFrame,
     OutputTransportMessageFrame,
+    OutputTransportMessageUrgentFrame,
+    SystemFrame,
 )
 from streams import STREAM_SID, media, ready, speech
 
-from pipecat_twilio import messages
+from pipecat_twilio import MarkFrame, messages
+
+CLEAR = {"event": "clear", "streamSid": STREAM_SID}
 
 
 async def test_the_report_can_be_read_at_any_time(clock) -> None:
@@ -66,3 +70,34 @@ async def test_seconds_are_counted_at_the_rate_on_twilios_side(clock) -> None:
         assert (report.caller_secs, report.bot_secs) == pytest.approx((caller_secs, bot_secs))
         assert serializer.unplayed_secs() == pytest.approx(bot_secs)
         assert serializer.unplayed_sound_secs() == pytest.approx(bot_secs, abs=0.001)
+
+
+class TestMarks:
+    async def test_it_is_a_system_frame_with_the_marks_name(self) -> None:
+        message = messages.mark(STREAM_SID, "greeting") | {"sequenceNumber": "4"}
+        frame = await (await ready()).deserialize(json.dumps(message))
+        assert type(frame) is MarkFrame
+        assert isinstance(frame, SystemFrame)
+        assert (frame.name, frame.stream_sid, frame.cleared) == ("greeting", STREAM_SID, False)
+        assert str(frame).startswith("MarkFrame#")
+        assert str(frame).endswith("('greeting', cleared: False)")
+        assert (MarkFrame("a").stream_sid, MarkFrame("a").cleared) == ("", False)
+
+    @pytest.mark.parametrize(
+        "frame_class", [OutputTransportMessageFrame, OutputTransportMessageUrgentFrame]
+    )
+    @pytest.mark.parametrize("clear", [InterruptionFrame(), CLEAR])
+    async def test_only_what_was_not_played_at_an_interruption_is_cleared(
+        self, frame_class, clear, clock
+    ) -> None:
+        serializer = await ready()
+        for name in ("heard", "cut", ""):
+            await serializer.serialize(OutputAudioRawFrame(speech(8000), 8000, 1))
+            await serializer.serialize(frame_class(messages.mark(STREAM_SID, name)))
+        clock.now += 1.1
+        await serializer.serialize(frame_class(clear) if clear is CLEAR else clear)
+        assert serializer.unplayed_secs() == 0
+        await serializer.serialize(frame_class(messages.mark(STREAM_SID, "cut")))
+        for name, cleared in (("heard", False), ("cut", True), ("", True), ("cut", False)):
+            frame = await serializer.deserialize(json.dumps(messages.mark(STREAM_SID, name)))
+            assert (frame.name, frame.cleared) == (name, cleared)
