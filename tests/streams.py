@@ -1,4 +1,4 @@
-"""What the tests of the serializer share: messages as Twilio writes them, and a serializer."""
+"""What tests share: messages as Twilio writes them, messages as nobody should, a serializer."""
 
 import base64
 import json
@@ -31,6 +31,36 @@ def media(payload: bytes, timestamp_ms: Any = 0, **part: Any) -> str:
         "payload": base64.b64encode(payload).decode(),
     }
     return json.dumps({"event": "media", "streamSid": STREAM_SID, "media": audio | part})
+
+
+GOOD = media(bytes(160))
+# What a hostile or broken sender sends, and how many messages are a flood.
+FLOOD = 10_000
+MIB = 1 << 20
+PAYLOAD = "SECRETAUDIO" * 20
+
+BAD = [
+    "",
+    "\x1b[31m",
+    GOOD[:-1],
+    GOOD + "\ud800",
+    b"\xff\xfe" + PAYLOAD.encode(),
+    json.dumps({"event": "\x1b[31m" + "x" * 1000}),
+    json.dumps({"event": "dtmf", "dtmf": {"digit": "z" * 1000}}),
+    *(
+        text.replace("PAYLOAD", PAYLOAD)
+        for text in (
+            '{"event": "media", "media": {"payload": "PAYLOAD!"}}',
+            '{"event": "media", "media": {"payload": ["PAYLOAD"]}}',
+            '{"event": "media", "media": "PAYLOAD"}',
+            '{"event": "media", "payload": "PAYLOAD"}',
+            '{"event": "media", "media": {"payload": "PAYLOAD',
+            '{"event": "media", "media": {"timestamp": [], "payload": "PAYLOAD!"}}',
+            '{"event": "dtmf", "dtmf": {"digit": "PAYLOAD"}}',
+            '{"event": "unheard of", "media": {"payload": "PAYLOAD"}}',
+        )
+    ),
+]
 
 
 def payload_of(text: Any) -> bytes:

@@ -78,12 +78,6 @@ def test_pauses_are_told_by_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch)
     assert resampler.process(pcm) == out
 
 
-def test_the_clock_is_not_asked_where_there_is_no_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: pytest.fail("asked"))
-    steady(8000, 16000).process(bytes(2))
-    SincResampler(8000, 16000).process(bytes(2), 1)
-
-
 def test_equal_rates_return_the_bytes_unchanged() -> None:
     resampler = SincResampler(44101, 44101)
     pcm = noise(160).tobytes()

@@ -31,7 +31,7 @@ from echo_bot import Settings, create_app, serve
 from loguru import logger
 from rest_api import API_KEY, RestApi
 from serving import wait_until_served
-from test_attack import BAD, FLOOD
+from streams import BAD, FLOOD
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 

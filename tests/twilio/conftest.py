@@ -30,7 +30,7 @@ async def server() -> AsyncIterator[Server]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the pauses a hundred times shorter, and removes this machine's proxy settings."""
     monkeypatch.setattr(hangup, "_FIRST_PAUSE_SECS", hangup._FIRST_PAUSE_SECS / 100)
-    monkeypatch.setattr(hangup, "_MAX_BODY_SECS", 0.05)
+    monkeypatch.setattr(hangup, "_MAX_BODY_SECS", 0.2)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

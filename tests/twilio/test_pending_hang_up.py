@@ -12,6 +12,7 @@ import pytest
 from pipecat_twilio.twilio.pending_hang_up import PendingHangUp
 
 STOPPED = "ERROR Bot was stopped: the call may be left open\n"
+CANCELLED = "DEBUG Bot was cancelled, and hangs up at once\n"
 
 
 class Ending:
@@ -36,6 +37,13 @@ async def forever() -> None:
     await asyncio.Event().wait()
 
 
+async def is_not_being_cancelled() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0.001)
+
+
 async def test_the_call_is_ended_when_there_is_no_more_to_wait_for() -> None:
     ending, told = Ending(), [0.001, 0.001, 0.0, 99.0]
 
@@ -49,31 +57,29 @@ async def test_the_call_is_ended_when_there_is_no_more_to_wait_for() -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 5])
-async def test_stop_waiting_ends_the_call_at_once(turns: int) -> None:
-    ending = Ending()
-    waiting = pending(ending)
-    for _ in range(turns):
-        await asyncio.sleep(0.001)
-    assert not ending.begun
-    waiting.stop_waiting()
-    await asyncio.wait_for(waiting.done(), 10)
-    assert ending.ended == 1
-
-
-async def test_cancelling_who_awaits_it_only_stops_the_wait() -> None:
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_stop_waiting_or_cancelling_who_awaits_it_ends_the_call_at_once(
+    turns: int, cancels: bool
+) -> None:
     ending = Ending(lambda: asyncio.sleep(0.001))
     waiting = pending(ending)
     someone = asyncio.create_task(waiting.done())
-    await asyncio.sleep(0)
-    someone.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await someone
+    for _ in range(turns):
+        await asyncio.sleep(0.001)
+    assert not ending.begun
+    if cancels:
+        await asyncio.sleep(0)
+        someone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await someone
+    else:
+        waiting.stop_waiting()
     await asyncio.wait_for(waiting.done(), 10)
     assert ending.ended == 1
 
 
 @pytest.mark.parametrize("broken", [None, "1", 10**400, float("nan")])
-async def test_a_faulty_clock_does_not_keep_the_call_open(broken, log) -> None:
+async def test_a_faulty_clock_does_not_keep_the_call_open(broken) -> None:
     ending = Ending()
     await asyncio.wait_for(pending(ending, lambda: broken).done(), 10)
     assert ending.ended == 1
@@ -87,7 +93,7 @@ async def test_an_error_of_the_hang_up_is_logged_without_its_text(log: list[str]
     assert log == ["ERROR Bot failed to hang up: OSError\n"]
 
 
-async def test_a_second_cancellation_stops_it_with_one_error(log: list[str]) -> None:
+async def test_a_second_cancellation_stops_the_hang_up_with_one_error(log: list[str]) -> None:
     ending = Ending(forever, forever)
     waiting = pending(ending, lambda: 0)
     for begun in (1, 2):
@@ -95,66 +101,49 @@ async def test_a_second_cancellation_stops_it_with_one_error(log: list[str]) -> 
         assert ending.begun == begun
         waiting._task.cancel()
     await asyncio.wait_for(waiting.done(), 10)
-    del waiting
+    assert log == [CANCELLED, STOPPED]
+
+
+@pytest.mark.parametrize(
+    ("waits", "secs", "turns", "begun"),
+    [
+        *(([is_not_being_cancelled], 3600, turns, 1) for turns in (0, 1, 5)),
+        ([forever], 0, 5, 2),  # the request was interrupted: it is made again
+    ],
+)
+def test_when_asyncio_run_returns_the_call_is_ended_at_once(
+    waits, secs: float, turns: int, begun: int, log: list[str]
+) -> None:
+    async def main() -> None:
+        kept.append(pending(ending, lambda: secs))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    kept: list[PendingHangUp] = []
+    ending = Ending(*waits)
+    asyncio.run(main())
+    assert (ending.begun, ending.ended) == (begun, 1)
+    assert log == [CANCELLED]
+
+
+@pytest.mark.parametrize("waits", [[], [forever]])
+def test_an_event_loop_that_ends_without_cancelling_its_tasks_is_an_error(
+    waits, log, caplog
+) -> None:
+    caplog.set_level(logging.CRITICAL)  # what asyncio itself has to say
+
+    async def main() -> None:
+        kept.append(pending(Ending(*waits), lambda: 0 if waits else 3600))
+        await asyncio.sleep(0.001)
+
+    kept: list[PendingHangUp] = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    assert not log
+    kept.clear()
     gc.collect()
-    assert [line for line in log if line.startswith("ERROR")] == [STOPPED]
-
-
-async def test_a_cancellation_before_its_first_step_ends_the_call_at_once() -> None:
-    ending = Ending()
-    waiting = pending(ending)
-    waiting._task.cancel()
-    await asyncio.wait_for(waiting.done(), 10)
-    assert ending.ended == 1
-
-
-class TestTheEventLoopEnds:
-    @pytest.mark.parametrize("turns", [0, 1, 5])
-    def test_during_the_wait_the_call_is_ended_at_once(self, turns: int, log) -> None:
-        async def is_not_being_cancelled() -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            assert task.cancelling() == 0
-            await asyncio.sleep(0.001)
-
-        async def main() -> None:
-            kept.append(pending(ending))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-
-        kept: list[PendingHangUp] = []
-        ending = Ending(is_not_being_cancelled)
-        asyncio.run(main())
-        assert ending.ended == 1
-        assert log == ["DEBUG Bot was cancelled, and hangs up at once\n"]
-
-    def test_during_the_request_it_is_made_again(self) -> None:
-        async def main() -> None:
-            kept.append(pending(ending, lambda: 0))
-            await asyncio.sleep(0.001)
-            assert ending.begun
-
-        kept: list[PendingHangUp] = []
-        ending = Ending(forever)
-        asyncio.run(main())
-        assert (ending.begun, ending.ended) == (2, 1)
-
-    @pytest.mark.parametrize("waits", [[], [forever]])
-    def test_without_cancelling_its_tasks_an_error_says_so(self, waits, log, caplog) -> None:
-        caplog.set_level(logging.CRITICAL)  # what asyncio itself has to say
-
-        async def main() -> None:
-            kept.append(pending(Ending(*waits), lambda: 0 if waits else 3600))
-            await asyncio.sleep(0.001)
-
-        kept: list[PendingHangUp] = []
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(main())
-        loop.close()
-        assert not log
-        kept.clear()
-        gc.collect()
-        assert log == [STOPPED]
+    assert log == [STOPPED]
 
 
 FORK = """

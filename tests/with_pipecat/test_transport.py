@@ -20,44 +20,32 @@ from pipecat.transports import base_input, base_output, base_transport
 from pipecat.transports.websocket import fastapi
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
 from virtual_bot import Bot, Hum, Serializer, words
-from virtual_call import STREAM_SID, Twilio, stall
+from virtual_call import CHUNK_SECS, END_SECS, STREAM_SID, TIMER_SECS, Twilio, stall
 
 import pipecat_twilio
 from pipecat_twilio import TwilioTransport, messages
 
-CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
-TIMER_SECS = 0.002
-END_SECS = 0.03  # the call is over so close to the end of the last word
 PIPECATS_SERIALIZER = PipecatSerializer.InputParams(auto_hang_up=False)
 
 
 async def say_two_seconds(bot: Bot) -> None:
+    asked = bot.loop.now
     await bot.speak(2)
     await asyncio.sleep(4)
+    assert bot.twilio.times("media")[0] == asked
 
 
 class TestLead:
-    @pytest.mark.parametrize("lead_secs", [0, 0.1, 0.2, 1, 2])
-    def test_twilio_has_the_lead_and_at_most_a_frame_more(self, play, lead_secs) -> None:
+    @pytest.mark.parametrize("lead_secs", [None, 0, 0.1, 1, 2])
+    def test_twilio_has_the_lead_or_half_a_second_and_at_most_a_frame_more(
+        self, play, lead_secs
+    ) -> None:
         twilio = play(say_two_seconds, lead_secs=lead_secs).twilio
-        lead = max(lead_secs, CHUNK_SECS)
+        lead = max(0.5 if lead_secs is None else lead_secs, CHUNK_SECS)
         assert twilio.heard_until - twilio.plays[0].begin == pytest.approx(2)
         assert max(twilio.levels) <= lead + CHUNK_SECS + TIMER_SECS
         assert all(level > lead for level in twilio.levels[round(lead / CHUNK_SECS) + 1 :])
         assert twilio.silences == []
-
-    def test_the_default_lead_is_half_a_second(self, play) -> None:
-        one, other = play(say_two_seconds), play(say_two_seconds, lead_secs=0.5)
-        assert one.twilio.levels == other.twilio.levels
-
-    def test_the_first_frame_is_sent_at_once(self, play) -> None:
-        async def scenario(bot: Bot) -> None:
-            asked = bot.loop.now
-            await bot.speak(1)
-            await asyncio.sleep(1)
-            assert bot.twilio.times("media")[0] == asked
-
-        play(scenario)
 
     def test_frames_longer_than_the_lead_follow_each_other_without_a_gap(self, play) -> None:
         twilio = play(say_two_seconds, audio_out_10ms_chunks=100).twilio
@@ -72,16 +60,6 @@ class TestLead:
 
         assert play(scenario).twilio.silences == []
         assert sum(play(scenario, FastAPIWebsocketTransport).twilio.silences) > 0.1
-
-    def test_a_stall_is_made_good_at_once(self, play) -> None:
-        async def scenario(bot: Bot) -> None:
-            await bot.speak(2)
-            await asyncio.sleep(0.5)
-            stall(bot.loop, 0.45)
-            await asyncio.sleep(0.01)
-            assert bot.twilio.unplayed_secs > 0.5
-
-        play(scenario)
 
     def test_other_tasks_run_between_the_frames_of_a_long_lead(self, play) -> None:
         async def scenario(bot: Bot) -> None:
@@ -120,28 +98,6 @@ class TestLead:
         events = [message["event"] for _, message in play(scenario).twilio.received]
         assert events == ["media"] * 25 + ["mark"]
 
-    def test_in_two_hours_the_estimate_does_not_drift(self, play) -> None:
-        async def scenario(bot: Bot) -> None:
-            output, random, begin = bot.transport.output(), np.random.default_rng(1), bot.loop.now
-            while bot.loop.now - begin < 2 * 3600:
-                # An utterance, in frames that are no whole number of Twilio's; stalls; a pause.
-                for _ in range(random.integers(10, 200)):
-                    samples = random.integers(1, round(0.49 * 16000))
-                    frame = OutputAudioRawFrame(bytes(2 * samples), 16000, 1)
-                    assert await output.write_audio_frame(frame)
-                    if random.random() < 0.02:
-                        stall(bot.loop, 0.15)
-                    drift = bot.serializer.unplayed_secs() - bot.twilio.unplayed_secs
-                    assert abs(drift) < 1e-6
-                    assert bot.twilio.unplayed_secs <= 0.5 + TIMER_SECS
-                await asyncio.sleep(random.uniform(0, 5))
-                if random.random() < 0.2:
-                    await output.queue_frame(InterruptionFrame())
-                    await asyncio.sleep(0.01)
-            assert len(bot.twilio.times("media")) > 20000
-
-        play(scenario, audio_out_sample_rate=16000)
-
 
 class TestMixer:
     @pytest.mark.parametrize("lead_secs", [0.2, 0.5, 1])
@@ -162,14 +118,16 @@ class TestMixer:
             await asyncio.sleep(5)
 
         bot = play(scenario, audio_out_mixer=Hum(), lead_secs=lead_secs)
-        heard = np.frombuffer(b"".join(p.heard for p in bot.twilio.plays), np.uint8) // 8 == 1
-        spoken = np.flatnonzero(heard)
-        background = spoken[-1] + 1 - spoken[0] - len(spoken)
         # Where speech comes just as fast as it is played, Pipecat lets background in as well.
         theirs = play(scenario, FastAPIWebsocketTransport, audio_out_mixer=Hum())
-        heard = np.frombuffer(b"".join(p.heard for p in theirs.twilio.plays), np.uint8) // 8 == 1
-        spoken = np.flatnonzero(heard)
-        assert background <= spoken[-1] + 1 - spoken[0] - len(spoken)
+        ours_heard, theirs_heard = (
+            np.frombuffer(b"".join(p.heard for p in heard.twilio.plays), np.uint8) // 8 == 1
+            for heard in (bot, theirs)
+        )
+        background = [
+            np.ptp(np.flatnonzero(heard)) + 1 - heard.sum() for heard in (ours_heard, theirs_heard)
+        ]
+        assert background[0] <= background[1]
         assert bot.twilio.silences == []
 
     def test_background_does_not_delay_what_is_said_but_a_lead_is_kept(self, play) -> None:

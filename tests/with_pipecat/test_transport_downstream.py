@@ -12,7 +12,6 @@ from pipecat.frames.frames import (
     FunctionCallResultFrame,
     LLMTextFrame,
     OutputAudioRawFrame,
-    StopFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
 )
@@ -21,13 +20,9 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from streams import media
 from virtual_bot import Bot, Hum, Play, words
-from virtual_call import RATE, stall
+from virtual_call import CHUNK_SECS, EARLY_SECS, LATE_SECS, LEADS, RATE, stall
 
 from pipecat_twilio import TwilioTransport
-
-CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
-EARLY_SECS, LATE_SECS = 0.036, 0.032  # of a push, against when the caller hears it
-LEADS = pytest.mark.parametrize("lead_secs", [0, 0.08, 0.5, 2])
 
 
 def told(bot: Bot, kind: type = TTSAudioRawFrame) -> list[float]:
@@ -85,17 +80,6 @@ class TestAudio:
         )
         count = len(told(theirs, OutputAudioRawFrame))
         assert len(told(ours, OutputAudioRawFrame)) == pytest.approx(count, abs=1)
-
-    def test_none_is_pushed_after_the_output_was_cleaned_up(self, play: Play) -> None:
-        async def scenario(bot: Bot) -> None:
-            await bot.speak(1)
-            await asyncio.sleep(0.5)
-            await bot.end(StopFrame())
-            bot.told = len(told(bot))
-            await asyncio.sleep(2)
-            assert len(told(bot)) == bot.told
-
-        play(scenario, lead_secs=2)
 
 
 class TestOtherFrames:

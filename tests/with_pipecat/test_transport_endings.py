@@ -20,11 +20,10 @@ from pipecat.frames.frames import (
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from streams import documented, media
 from virtual_bot import Bot, Play, own_clear
-from virtual_call import STREAM_SID
+from virtual_call import END_SECS, STREAM_SID
 
 from pipecat_twilio import MarkFrame, TwilioTransport, messages
 
-END_SECS = 0.03  # the call is over so close to the end of the last word
 TIMEOUT_SECS = 3  # audio_out_write_timeout_secs
 
 
@@ -86,23 +85,17 @@ class TestGoodbye:
     def test_it_is_heard_to_its_end_and_marks_come_back_but_no_audio(self, play: Play) -> None:
         async def scenario(bot: Bot) -> None:
             bot.loop.call_later(2, bot.twilio.sends.put_nowait, media(bytes(160)))
+            await bot.speak(1, 2)
+            mark = messages.mark(STREAM_SID, "first word")
+            await bot.queue(OutputTransportMessageFrame(mark))
             await (await self.begin(bot))
+            came = bot.upstream.times(MarkFrame)[0]
+            assert came == pytest.approx(bot.twilio.plays[0].begin + 1)
             assert bot.twilio.heard_secs(1) == pytest.approx(20, abs=END_SECS)
             assert bot.twilio.closed_at == pytest.approx(bot.twilio.heard_until, abs=END_SECS)
             assert bot.upstream.times(InputAudioRawFrame) == []
 
         play(scenario, audio_in_enabled=True)
-
-    def test_a_mark_in_it_comes_back(self, play: Play) -> None:
-        async def scenario(bot: Bot) -> None:
-            await bot.speak(1)
-            mark = OutputTransportMessageFrame(messages.mark(STREAM_SID, "first word"))
-            await bot.queue(mark)
-            await (await self.begin(bot))
-            [came] = [at for at, f in bot.upstream.seen if isinstance(f, MarkFrame)][:1]
-            assert came == pytest.approx(bot.twilio.plays[0].begin + 1)
-
-        play(scenario)
 
     @pytest.mark.parametrize("cancels", [True, False])
     @pytest.mark.parametrize("stop", [True, False])

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import uvicorn
 from fastapi import FastAPI, WebSocket
-from pipecat.frames.frames import EndFrame, InterruptionFrame, TTSAudioRawFrame, TTSStoppedFrame
+from pipecat.frames.frames import EndFrame, TTSAudioRawFrame, TTSStoppedFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
@@ -49,13 +49,8 @@ def caller(url: str) -> list[tuple[float, dict[str, Any]]]:
 
 
 @asynccontextmanager
-async def serving(
-    transport: Any, *, interruptible: bool = False, **options: Any
-) -> AsyncIterator[str]:
-    """Serves a bot that says a sentence and hangs up, or is interrupted in the middle of it.
-
-    The options are uvicorn's.
-    """
+async def serving(transport: Any, **options: Any) -> AsyncIterator[str]:
+    """Serves a bot that says a sentence and hangs up; the options are uvicorn's."""
     app = FastAPI()
 
     @app.websocket("/")
@@ -77,9 +72,6 @@ async def serving(
         await runner.add_workers(worker)
         running = asyncio.create_task(runner.run())
         await worker.queue_frames([SENTENCE, TTSStoppedFrame()])
-        if interruptible:
-            await asyncio.sleep(0.8)
-            await worker.queue_frame(InterruptionFrame())
         await worker.queue_frame(EndFrame())
         await running
 
@@ -125,17 +117,6 @@ async def test_a_late_event_loop_is_not_heard() -> None:
 
 async def test_with_pipecats_transport_it_is_heard() -> None:
     assert silence_secs(await call_with_stalls(FastAPIWebsocketTransport), 1.6) > 0.1
-
-
-async def test_an_interruption_clears_what_was_sent_ahead_and_nothing_follows() -> None:
-    async with serving(TwilioTransport, interruptible=True) as url:
-        came = await asyncio.to_thread(caller, url)
-    events = [message["event"] for _, message in came]
-    clear = events.index("clear")
-    sent = sum(len(b64decode(m["media"]["payload"])) for _, m in came[:clear]) / 8000
-    # In 0.8 s at least that, and the lead; not all of the sentence.
-    assert 0.8 < sent < 1.5
-    assert events[clear + 1 :] == ["media"]  # the silence at the end of a call
 
 
 @pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])

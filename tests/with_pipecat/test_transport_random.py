@@ -25,12 +25,11 @@ from pipecat.frames.frames import (
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from virtual_bot import Bot, Play, own_clear, words
-from virtual_call import RATE, STREAM_SID, stall
+from virtual_call import CHUNK_SECS, RATE, STREAM_SID, stall
 
 from pipecat_twilio import TwilioTransport, messages
 from pipecat_twilio.audio.ulaw import encode
 
-CHUNK_SECS = 0.04  # of an output frame
 LEADS = [0, 0.1, 0.5, 2]
 KEY_BYTES = 1600  # a message this long is a key; it is 0.5 s, and speech is 40 ms
 BRIEF_SECS = 0.002  # what was heard for less may count as heard or as not

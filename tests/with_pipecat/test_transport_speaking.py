@@ -6,23 +6,16 @@ import pytest
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
-    CancelFrame,
-    EndFrame,
     InterruptionFrame,
     SpeechOutputAudioRawFrame,
-    StopFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from virtual_bot import Bot, Hum, Play, own_clear, words
-from virtual_call import RATE
+from virtual_call import CHUNK_SECS, EARLY_SECS, LATE_SECS, LEADS, RATE
 
 from pipecat_twilio import TwilioTransport
-
-CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
-EARLY_SECS, LATE_SECS = 0.036, 0.032  # of a push, against when the caller hears it
-LEADS = pytest.mark.parametrize("lead_secs", [0, 0.08, 0.5, 2])
 
 
 def told(bot: Bot, kind: type = TTSAudioRawFrame) -> list[float]:
@@ -125,18 +118,6 @@ def test_when_the_socket_goes_the_end_is_pushed_at_once(play: Play, stop, lead_s
         assert bot.serializer.close_codes == [1000 if stop else 1006]
 
     play(scenario, lead_secs=lead_secs)
-
-
-@pytest.mark.parametrize("frame", [EndFrame, CancelFrame, StopFrame])
-def test_the_end_is_pushed_before_the_pipeline_ends(play: Play, frame) -> None:
-    async def scenario(bot: Bot) -> None:
-        await bot.speak(1)
-        await asyncio.sleep(0.85)
-        await bot.end(frame())
-
-    kinds = [type(frame) for _, frame in play(scenario).downstream.seen]
-    assert kinds.count(BotStoppedSpeakingFrame) == 1
-    assert kinds.index(BotStoppedSpeakingFrame) < kinds.index(frame)
 
 
 def test_without_tts_they_are_pushed_as_by_pipecats_transport(play: Play) -> None:
