@@ -86,13 +86,8 @@ class Tab:
 
     async def value(self, expression: str) -> Any:
         """Evaluates JavaScript as if a person had clicked; returns its value."""
-        answer = await self.do(
-            "Runtime.evaluate",
-            expression=expression,
-            userGesture=True,
-            awaitPromise=True,
-            returnByValue=True,
-        )
+        options = dict.fromkeys(("userGesture", "awaitPromise", "returnByValue"), True)
+        answer = await self.do("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -118,16 +113,9 @@ class Tab:
 
     async def choose_file(self, selector: str, path: Path) -> None:
         """Chooses a file in an input."""
-        document = await self.do("DOM.getDocument")
-        node = await self.do(
-            "DOM.querySelector", nodeId=document["root"]["nodeId"], selector=selector
-        )
+        root = (await self.do("DOM.getDocument"))["root"]["nodeId"]
+        node = await self.do("DOM.querySelector", nodeId=root, selector=selector)
         await self.do("DOM.setFileInputFiles", files=[str(path)], **node)
-
-    async def resize(self, width: int, height: int) -> None:
-        """Gives the page another size."""
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
-        await self.do("Emulation.setDeviceMetricsOverride", **size)
 
     async def text(self, selector: str) -> str:
         """Returns the text that an element shows."""
