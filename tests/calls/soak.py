@@ -30,7 +30,7 @@ from loguru import logger
 from rest_api import API_KEY, RestApi
 from serving import wait_until_served
 from streamdouble.protocol import MediaStreamEncoder
-from streamdouble.scenario import Dtmf, Hangup, Say, Scenario, Wait
+from streamdouble.scenario import Dtmf, Say, Scenario, Wait
 from test_attack import BAD, FLOOD
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
@@ -72,8 +72,9 @@ class Tally:
 
     async def call(self, count: int, *, bot_hangs_up: bool) -> None:
         """Calls, says `count` messages of 20 ms, ends the call, and adds what came back."""
-        end = [Dtmf("#"), Wait(PATIENCE_SECS)] if bot_hangs_up else [Wait(1), Hangup()]
-        steps = [Say(Path("-"), FRAMES[:count]), *end]
+        # In the silence after it, the last words come back.
+        steps = [Say(Path("-"), FRAMES[:count]), Wait(1)]
+        steps += [Dtmf("#"), Wait(PATIENCE_SECS)] if bot_hangs_up else []
         try:
             log, result = await place_call(f"http://127.0.0.1:{PORT}/", Scenario("", steps))
         except CallError as error:
