@@ -30,7 +30,6 @@ class BotSide:
         self.messages: list[dict[str, Any]] = []
 
     async def read(self, event: str) -> dict[str, Any]:
-        """Reads up to the next message of a kind."""
         while True:
             self.messages.append(json.loads((await self.socket.receive(WAIT_SECS)).data))
             if self.messages[-1]["event"] == event:
@@ -47,7 +46,6 @@ Talk = Callable[[BotSide], Awaitable[None]]
 
 
 async def sends_nothing(bot: BotSide) -> None:
-    """Takes a call and only receives."""
     await bot.read("stop")
 
 
@@ -77,11 +75,9 @@ class Page:
         self.heard = bytearray()
 
     async def order(self, do: str, **details: Any) -> None:
-        """Does what a person would do on the page."""
         await self.socket.send_json({"do": do, **details})
 
     async def call(self) -> None:
-        """Presses call, and waits until the bot is there."""
         await self.order("call", rate=RATE)
         await self.event("talking")
 
@@ -103,18 +99,15 @@ class Page:
         return self.events[-1]
 
     def all(self, name: str, key: str) -> list[Any]:
-        """Returns a detail of all events of a kind up to now."""
         return [event[key] for event in self.events if event["event"] == name]
 
     async def say(self, pcm: bytes) -> None:
-        """Says PCM at the pace of the call's steps."""
         step_bytes = 2 * RATE // 50
         for at in range(0, len(pcm), step_bytes):
             await self.socket.send_bytes(pcm[at : at + step_bytes])
             await self.event("step")
 
     async def recording(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gets the recording of the last call: its two legs."""
         sid = self.all("calling", "call_sid")[-1]
         async with self._session.get(f"{self._url}/recordings/{sid}.wav") as response:
             assert response.status == 200
@@ -123,7 +116,6 @@ class Page:
 
 @asynccontextmanager
 async def page_of(url: str) -> AsyncIterator[Page]:
-    """Opens a page of the phone at an address."""
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{url}/page", origin=url) as socket,
@@ -145,7 +137,6 @@ async def page_to(talk: Talk | str) -> AsyncIterator[Page]:
 
 
 def legs(wav: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the two legs of a recording."""
     with wave.open(io.BytesIO(wav)) as file:
         assert file.getparams()[:3] == (2, 2, 8000)
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(float)
