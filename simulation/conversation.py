@@ -42,10 +42,8 @@ class Conversation:
     log: WireLog
     bot: Bot
 
-    @property
-    def begin(self) -> float:
-        """When the call began."""
-        return self.log.sent[0][0]
+    def __post_init__(self) -> None:
+        self.begin = self.log.sent[0][0]  # when the call began
 
     def played(self) -> Played:
         """Returns what the caller heard."""
@@ -79,10 +77,10 @@ class Conversation:
         ends = STEP * np.flatnonzero(loudness(said) > 100) + STEP
         sent_at = arrivals(sent, 1, ends)
         late = arrivals(given, 2 * MODEL_RATE / RATE, ends + shift) - sent_at
-        stops = np.append(np.diff(ends) > RATE, True)  # the last step of each question
+        stops = sent_at[np.append(np.diff(ends) > RATE, True)]  # the last step of each question
         missing = [
             STEP * np.count_nonzero((sent_at <= stop) & (sent_at + late > stop + 0.02))
-            for stop in sent_at[stops]
+            for stop in stops
         ]
         return 1000 * np.median(late), 1000 * late.max(), 1000 / RATE * np.mean(missing)
 

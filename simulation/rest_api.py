@@ -3,11 +3,12 @@
 import hmac
 from base64 import b64decode
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
 from dialing import ACCOUNT_SID
+from serving import serve_routes
 
 API_KEY = {"api_key_sid": "SK" + "0" * 32, "api_key_secret": "not a secret"}
 
@@ -60,15 +61,6 @@ class RestApi:
         own_login = f"{self._account_sid}:{self._auth_token}"
         return hmac.compare_digest(login.encode(), own_login.encode())
 
-    @asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
+    def serve(self) -> AbstractAsyncContextManager[str]:
         """Serves it on loopback; gives its root URL."""
-        app = web.Application()
-        app.router.add_post(self.PATH, self.update)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
+        return serve_routes(web.post(self.PATH, self.update))

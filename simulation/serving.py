@@ -1,4 +1,4 @@
-"""Serves bots on loopback."""
+"""Serves bots and a REST API on loopback."""
 
 import asyncio
 import threading
@@ -8,9 +8,24 @@ from typing import Any
 
 import aiohttp
 import uvicorn
+from aiohttp import web
 from fastapi import FastAPI
 
 START_SECS = 60  # a bot loads all of Pipecat
+
+
+@asynccontextmanager
+async def serve_routes(*routes: web.RouteDef) -> AsyncIterator[str]:
+    """Serves aiohttp's routes in this event loop; gives their root URL."""
+    app = web.Application()
+    app.add_routes(routes)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager

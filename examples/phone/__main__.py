@@ -38,17 +38,11 @@ def arguments() -> argparse.Namespace:
         prog="phone", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("bot", nargs="?", help="the bot's address, as above")
-    parser.add_argument("--host", default="127.0.0.1", help="to listen on; 127.0.0.1 by default")
     parser.add_argument("--port", type=int, default=8766, help="to listen on; 8766 by default")
     parser.add_argument("--from", dest="caller", default=CalledBot.caller, help="who calls")
     parser.add_argument("--to", dest="called", default=CalledBot.called, help="the bot's number")
-    parser.add_argument(
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a custom parameter in `start`; from a webhook they come with its TwiML",
-    )
+    custom = {"default": [], "metavar": "NAME=VALUE", "help": "in `start`, without a webhook"}
+    parser.add_argument("--parameter", action="append", **custom)
     given = parser.parse_args()
     if not all("=" in pair for pair in given.parameter):
         parser.error(f"--parameter must be NAME=VALUE, got {given.parameter}")
@@ -73,9 +67,9 @@ async def main() -> None:
     bot: CalledBot = given.called_bot
     async with AsyncExitStack() as stack:
         try:
-            phone = await stack.enter_async_context(PhoneServer(bot, given.host, given.port))
+            phone = await stack.enter_async_context(PhoneServer(bot, given.port))
         except OSError as error:
-            raise SystemExit(f"cannot listen on {given.host}:{given.port}: {error}") from None
+            raise SystemExit(f"cannot listen on port {given.port}: {error}") from None
         if not given.bot:
             from echo_bot import Settings, create_app  # noqa: PLC0415  # loads all of Pipecat
 

@@ -87,10 +87,12 @@ class PhoneCall:
         """Presses a key."""
         self._keys.append(key)
 
-    def hang_up(self, sentence: str) -> None:
-        """Ends the call; the sentence says who did, or why."""
-        if not self._ended.done():
+    def hang_up(self, sentence: str) -> bool:
+        """Ends the call, unless it has ended; the sentence says who did, or why."""
+        goes_on = not self._ended.done()
+        if goes_on:
             self._ended.set_result(sentence)
+        return goes_on
 
     async def run(self) -> str:
         """Makes the call; returns a sentence that says how it ended."""
@@ -178,7 +180,8 @@ class PhoneCall:
             self._bot_heard += bot_step
         caller, bot = samples_of(caller_step), samples_of(bot_step)
         await self._play(self._to_page.process(ulaw.decode(bot_step)))
-        await self._tell("step", caller=peak(caller), bot=peak(bot) if any(is_playing) else None)
+        caller_peak, bot_peak = (float(np.abs(leg).max()) / 32768 for leg in (caller, bot))
+        await self._tell("step", caller=caller_peak, bot=bot_peak if any(is_playing) else None)
         delay_ms = self._response_times.add(caller, bot)
         if delay_ms is not None:
             await self._tell("answer", ms=delay_ms, median_ms=self._response_times.median_ms)
@@ -232,8 +235,3 @@ class PhoneCall:
         if text not in self._warnings and len(self._warnings) < MAX_WARNINGS:
             self._warnings.add(text)
             await self._tell("warning", code=code, text=text)
-
-
-def peak(samples: np.ndarray) -> float:
-    """Returns the largest sample, from 0 to 1."""
-    return float(np.abs(samples).max()) / 32768

@@ -23,31 +23,27 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An object with exactly the documented keys."""
 
 
-class _FromBot(_Strict, frozen=True, tag_field="event"):
+class _FromBot(_Strict, tag_field="event"):
     stream_sid: str = msgspec.field(name="streamSid")
 
 
-class _Audio(_Strict, frozen=True):
-    payload: bytes
+_Audio = msgspec.defstruct("_Audio", [("payload", bytes)], bases=(_Strict,))
+_Name = msgspec.defstruct("_Name", [("name", str)], bases=(_Strict,))
 
 
-class _Name(_Strict, frozen=True):
-    name: str
-
-
-class Media(_FromBot, frozen=True, tag="media"):
+class Media(_FromBot, tag="media"):
     """Audio to play after all that was sent before; `payload` is mu-law."""
 
     media: _Audio
 
 
-class Mark(_FromBot, frozen=True, tag="mark"):
+class Mark(_FromBot, tag="mark"):
     """A name to send back when all audio before it has been played."""
 
     mark: _Name
 
 
-class Clear(_FromBot, frozen=True, tag="clear"):
+class Clear(_FromBot, tag="clear"):
     """An interruption: what is buffered is not to be played."""
 
 

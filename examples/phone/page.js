@@ -25,9 +25,8 @@ function registerHandset() {
     }
 
     process([[input]], [[output]]) {
-      for (let i = 0; i < output.length; i++) {
-        const sample = input ? Math.max(-1, Math.min(1, input[i])) : 0;
-        this.said.push(Math.round(sample * 32767));
+      for (const sample of input ?? new Float32Array(output.length)) {
+        this.said.push(32767 * Math.max(-1, Math.min(1, sample)));
       }
       if (this.said.length >= stepSamples) {
         this.port.postMessage(Int16Array.from(this.said.splice(0, stepSamples)));
@@ -90,9 +89,7 @@ function startPage() {
     };
   }
 
-  function order(what) {
-    socket.send(JSON.stringify(what));
-  }
+  const order = (what) => socket.send(JSON.stringify(what));
 
   async function call() {
     audio = new AudioContext({ latencyHint: "interactive" });
@@ -161,21 +158,15 @@ function startPage() {
     element(id).textContent = text;
   }
 
-  function notice(text) {
-    append(element("notices"), text);
-  }
-
-  function log(text) {
-    append(element("messages"), `${timeline.secs.toFixed(2)} s: ${text}`);
-    element("messages").scrollTop = element("messages").scrollHeight;
-  }
-
-  function append(list, text) {
-    const item = document.createElement("li");
+  function append(id, text) {
+    const item = element(id).appendChild(document.createElement("li"));
     item.textContent = text;
-    list.append(item);
-    if (list.childElementCount > MAX_LINES) list.firstChild.remove();
+    if (element(id).childElementCount > MAX_LINES) element(id).firstChild.remove();
+    element(id).scrollTop = element(id).scrollHeight;
   }
+
+  const notice = (text) => append("notices", text);
+  const log = (text) => append("messages", `${timeline.secs.toFixed(2)} s: ${text}`);
 
   function enableTalking(isTalking) {
     for (const input of [...keys.values(), element("sample"), element("file")]) {

@@ -27,7 +27,8 @@ FILES = {
     "/speech.wav": SPEECH,
 }
 KEYS = frozenset("0123456789*#")
-RATES = range(8000, 192_001, 25)  # Hz; all that browsers have, and all can be converted
+# Hz; of a browser's audio, which has the rate of the machine's sound card.
+RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176_400, 192_000)
 HEARTBEAT_SECS = 10  # by then it is noticed that a page is gone
 MAX_MESSAGE_BYTES = 1 << 16  # from the page: 20 ms of PCM at 192 kHz are 7680
 
@@ -47,20 +48,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class PhoneServer:
-    """Serves the phone.
+    """Serves the phone on loopback: browsers give a microphone to no other address over HTTP.
 
     Args:
         bot: Whom it calls.
-        host: The name or address that it listens on.
-        port: The port, 0 for a free one.
+        port: The port to listen on, 0 for a free one.
     """
 
-    def __init__(self, bot: CalledBot, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.bot = bot
-        self._host = host
+    def __init__(self, bot: CalledBot, port: int = 0) -> None:
+        self._bot = bot
         self._port = port
-        self._calls: dict[str, PhoneCall] = {}  # those that go on, by SID
-        self._last_calls: dict[str, PhoneCall] = {}  # each page's last one, by SID
+        self._calls: dict[str, PhoneCall] = {}  # each open page's last one, by SID
         self._sockets: set[web.WebSocketResponse] = set()  # those of open pages
         app = web.Application(middlewares=[self._guard])
         for path in FILES:
@@ -73,7 +71,7 @@ class PhoneServer:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self._port = self._runner.addresses[0][1]
         return self
 
@@ -85,18 +83,13 @@ class PhoneServer:
     @property
     def url(self) -> str:
         """The page's address, and the `base_url` of the REST API."""
-        return f"http://{self._authority(self._host)}"
-
-    def _authority(self, name: str) -> str:
-        return f"[{name}]:{self._port}" if ":" in name else f"{name}:{self._port}"  # IPv6
+        return f"http://127.0.0.1:{self._port}"
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        names = {self._host, "localhost", "127.0.0.1"}
-        origin = request.headers.get("Origin")
-        if request.host not in map(self._authority, names):
+        if request.host not in (f"127.0.0.1:{self._port}", f"localhost:{self._port}"):
             raise web.HTTPForbidden(text="This phone is for its own address only.\n")
-        if origin is not None and origin != f"http://{request.host}":
+        if request.headers.get("Origin") not in (None, f"http://{request.host}"):
             raise web.HTTPForbidden(text="This phone is for its own page only.\n")
         response = await handler(request)
         if not response.prepared:
@@ -107,16 +100,15 @@ class PhoneServer:
         return web.FileResponse(FILES[request.path])
 
     async def _recording(self, request: web.Request) -> web.StreamResponse:
-        call = self._last_calls.get(request.match_info["call_sid"])
+        call = self._calls.get(request.match_info["call_sid"])
         if call is None:
             raise web.HTTPNotFound(text="The recording is kept until the next call.\n")
         disposition = {"Content-Disposition": 'attachment; filename="call.wav"'}
         return web.Response(body=call.recording(), content_type="audio/wav", headers=disposition)
 
     def _hang_up(self, call_sid: str) -> bool:
-        if call := self._calls.get(call_sid):
-            call.hang_up("The bot hung up.")
-        return call is not None
+        call = self._calls.get(call_sid)
+        return call is not None and call.hang_up("The bot hung up.")
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         """Talks with one page: orders and events as JSON, PCM of both legs as binary messages."""
@@ -126,7 +118,7 @@ class PhoneServer:
         await socket.prepare(request)
         self._sockets.add(socket)
         try:
-            await _Line(socket, self.bot, self._calls, self._last_calls).run()
+            await _Line(socket, self._bot, self._calls).run()
         finally:
             self._sockets.remove(socket)
         return socket
@@ -136,16 +128,11 @@ class _Line:
     """The line to one open page, which makes one call at a time."""
 
     def __init__(
-        self,
-        socket: web.WebSocketResponse,
-        bot: CalledBot,
-        calls: dict[str, PhoneCall],
-        last_calls: dict[str, PhoneCall],
+        self, socket: web.WebSocketResponse, bot: CalledBot, calls: dict[str, PhoneCall]
     ) -> None:
         self._socket = socket
         self._bot = bot
         self._calls = calls
-        self._last_calls = last_calls
         self._call: PhoneCall | None = None
         self._last_call_sid = ""
 
@@ -158,32 +145,32 @@ class _Line:
                     if message.type is aiohttp.WSMsgType.BINARY and self._call is not None:
                         self._call.hear(message.data)
                     elif message.type is aiohttp.WSMsgType.TEXT:
-                        self._do(json.loads(message.data), group)
+                        await self._do(json.loads(message.data), group)
                 if self._call is not None:
                     self._call.hang_up("The page was closed.")
         finally:
-            self._last_calls.pop(self._last_call_sid, None)
+            self._calls.pop(self._last_call_sid, None)
 
-    def _do(self, order: Any, group: asyncio.TaskGroup) -> None:
+    async def _do(self, order: Any, group: asyncio.TaskGroup) -> None:
         match order, self._call:
             case {"do": "call", "rate": int(rate)}, None if rate in RATES:
                 self._call = PhoneCall(self._bot, rate, tell=self._tell, play=self._play)
                 group.create_task(self._make(self._call))
+            case {"do": "call", "rate": rate}, None:
+                text = f"The phone cannot be used with a sound card of {rate} Hz: it needs one of "
+                await self._tell("ended", text=text + f"{', '.join(map(str, RATES))} Hz.")
             case {"do": "press", "key": str(key)}, PhoneCall() as call if key in KEYS:
                 call.press(key)
             case {"do": "hang up"}, PhoneCall() as call:
                 call.hang_up("You hung up.")
 
     async def _make(self, call: PhoneCall) -> None:
-        self._last_calls.pop(self._last_call_sid, None)
+        self._calls.pop(self._last_call_sid, None)
         self._last_call_sid = call.call_sid
-        self._calls[call.call_sid] = self._last_calls[call.call_sid] = call
+        self._calls[call.call_sid] = call
         await self._tell("calling", call_sid=call.call_sid)
-        try:
-            sentence = await call.run()
-        finally:
-            del self._calls[call.call_sid]
-            self._call = None
+        sentence = await call.run()
+        self._call = None
         await self._tell("ended", text=sentence)
 
     async def _tell(self, event: str, **details: Any) -> None:

@@ -4,7 +4,6 @@ Source: https://chromedevtools.github.io/devtools-protocol/
 """
 
 import asyncio
-import itertools
 import json
 import shutil
 import subprocess
@@ -20,20 +19,14 @@ EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "google-chrome")))
 START_SECS = 60
 WAIT_SECS = 30  # for what comes at once on a machine that is not busy
 
-QUIET = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-default-apps", "--disable-extensions", "--mute-audio"),
-)
+OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--mute-audio")
 
 
 @contextmanager
 def running(profile: Path, *options: str) -> Iterator[str]:
     """Runs a browser with an empty profile; gives the address of its DevTools."""
-    command = [EXECUTABLE, *QUIET, f"--user-data-dir={profile}", "--remote-debugging-port=0"]
-    process = subprocess.Popen(
-        [*command, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = [EXECUTABLE, *OPTIONS, f"--user-data-dir={profile}", "--remote-debugging-port=0"]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
     port = profile / "DevToolsActivePort"
     try:
         end = time.monotonic() + START_SECS
@@ -49,25 +42,23 @@ def running(profile: Path, *options: str) -> Iterator[str]:
 
 
 class Tab:
-    """One page in the browser."""
-
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
-        self._numbers = itertools.count(1)
+        self._number = 0
         self._session: dict[str, str] = {}
         self.console: list[str] = []  # what the page complained of
 
     async def do(self, method: str, **params: Any) -> dict[str, Any]:
         """Sends a command and returns its result; notes what the page logs meanwhile."""
-        number = next(self._numbers)
-        command = {"id": number, "method": method, "params": params, **self._session}
-        await self._socket.send_json(command)
+        self._number += 1
+        command = {"id": self._number, "method": method, "params": params}
+        await self._socket.send_json(command | self._session)
         async with asyncio.timeout(WAIT_SECS):
             while True:
                 message = json.loads((await self._socket.receive()).data)
                 if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
                     self.console.append(json.dumps(message["params"]))
-                if message.get("id") == number:
+                if message.get("id") == self._number:
                     assert "error" not in message, (method, message["error"])
                     return message["result"]
 
@@ -86,18 +77,12 @@ class Tab:
 
     async def value(self, expression: str) -> Any:
         """Evaluates JavaScript as if a person had clicked; returns its value."""
-        answer = await self.do(
-            "Runtime.evaluate",
-            expression=expression,
-            userGesture=True,
-            awaitPromise=True,
-            returnByValue=True,
-        )
+        options = dict.fromkeys(("userGesture", "awaitPromise", "returnByValue"), True)
+        answer = await self.do("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     async def until(self, condition: str) -> None:
-        """Waits for a JavaScript condition."""
         end = time.monotonic() + WAIT_SECS
         while not await self.value(f"Boolean({condition})"):
             page = "document.body.innerText"
@@ -105,32 +90,21 @@ class Tab:
             await asyncio.sleep(0.02)
 
     async def click(self, selector: str) -> None:
-        """Clicks on an element."""
         await self.value(f"document.querySelector({selector!r}).click()")
 
     async def type(self, key: str) -> None:
         """Presses a key of the keyboard, by its name or its character."""
-        code = {"Tab": 9, "Enter": 13}.get(key, 0)
-        text = {"Tab": "", "Enter": "\r"}.get(key, key)
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r")}.get(key, (0, key))
         event = {"key": key, "windowsVirtualKeyCode": code}
         await self.do("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
         await self.do("Input.dispatchKeyEvent", type="keyUp", **event)
 
     async def choose_file(self, selector: str, path: Path) -> None:
-        """Chooses a file in an input."""
-        document = await self.do("DOM.getDocument")
-        node = await self.do(
-            "DOM.querySelector", nodeId=document["root"]["nodeId"], selector=selector
-        )
+        root = (await self.do("DOM.getDocument"))["root"]["nodeId"]
+        node = await self.do("DOM.querySelector", nodeId=root, selector=selector)
         await self.do("DOM.setFileInputFiles", files=[str(path)], **node)
 
-    async def resize(self, width: int, height: int) -> None:
-        """Gives the page another size."""
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
-        await self.do("Emulation.setDeviceMetricsOverride", **size)
-
     async def text(self, selector: str) -> str:
-        """Returns the text that an element shows."""
         return await self.value(f"document.querySelector({selector!r}).innerText")
 
 

@@ -10,8 +10,6 @@ from echo_bot import Settings, create_app
 from rest_api import API_KEY, RestApi
 from serving import serve
 
-EchoBot = Callable[..., AbstractAsyncContextManager[str]]
-
 
 @pytest.fixture
 def api() -> RestApi:
@@ -20,15 +18,14 @@ def api() -> RestApi:
 
 
 @pytest.fixture
-def echo_bot(api: RestApi) -> EchoBot:
+def echo_bot(api: RestApi) -> Callable[..., AbstractAsyncContextManager[str]]:
     """Serves the echo bot on loopback, with settings; gives its webhook's URL."""
 
     @asynccontextmanager
     async def served(**settings: Any) -> AsyncIterator[str]:
         async with api.serve() as base_url:
             defaults = {"account_sid": ACCOUNT_SID, **API_KEY, "base_url": base_url}
-            if "auth_token" not in settings:
-                defaults["allow_anyone"] = True
+            defaults["allow_anyone"] = "auth_token" not in settings
             async with serve(create_app(Settings(**(defaults | settings)))) as port:
                 yield f"http://127.0.0.1:{port}/"
 

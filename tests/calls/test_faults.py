@@ -7,7 +7,7 @@ each call no task of it may be left, and the next call has to work.
 import asyncio
 import itertools
 from base64 import b64decode
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import MethodType
@@ -16,13 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from dialing import ACCOUNT_SID, CalledBot, find_stream
-from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame
+from pipecat.frames.frames import Frame, InputAudioRawFrame
 from pipecat.pipeline.worker import PipelineWorker
-from rest_api import RestApi
 from streamdouble import metrics
-from streamdouble.chaos import Impairments, Network
+from streamdouble.chaos import Network
 from streamdouble.protocol import StreamIdentity
-from streamdouble.scenario import Dtmf, Hangup, Say, Scenario
+from streamdouble.scenario import Dtmf, Say, Scenario
 from streamdouble.session import Session, SessionConfig
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
@@ -31,28 +30,13 @@ AUDIO = np.random.default_rng(1).bytes(30 * 160)  # 0.6 s
 WORD = Say(Path("-"), [AUDIO[i : i + 160] for i in range(0, len(AUDIO), 160)])
 HELLO = Say(Path("-"), WORD.frames[:6])
 TAIL = 32  # bytes of mu-law
-STALL_SECS = 0.4
-GARBAGE = [
-    "",
-    "{",
-    b"\xff\xfe\x00",
-    '{"event": "media"}',
-    '{"event": "media", "media": {"payload": "not base64"}}',
-    '{"event": "dtmf", "dtmf": {"digit": "D"}}',
-    "[" * 100_000,
-    "x" * (1 << 21),
-    '{"event": "media", "media": {"track": "outbound", "payload": "AAAA"}}',
-    '{"event": "unheard of"}',
-]
 
 
 class Witness(TwilioFrameSerializer):
-    """Records the audio that it gives to the pipeline, for each call; may stall once."""
+    """Records the audio that it gives to the pipeline, for each call."""
 
     of_call: ClassVar[dict[Any, "Witness"]] = {}
     heard: ClassVar[dict[Any, bytes]] = defaultdict(bytes)
-    stall_at_frame: ClassVar[int] = 10**6
-    frames = 0
 
     async def deserialize(self, data: str | bytes) -> Frame | None:
         frame = await super().deserialize(data)
@@ -62,10 +46,6 @@ class Witness(TwilioFrameSerializer):
 
     async def serialize(self, frame: Frame) -> str | bytes | None:
         self.of_call[self._call_sid] = self
-        self.frames += isinstance(frame, OutputAudioRawFrame)
-        if self.frames == self.stall_at_frame:
-            self.frames += 1
-            await asyncio.sleep(STALL_SECS)  # as a TTS does
         return await super().serialize(frame)
 
 
@@ -73,7 +53,7 @@ class Stalls(Network):
     """A network that twice holds everything back for 0.4 s, and then delivers it all at once."""
 
     def delay_s(self) -> float:
-        return STALL_SECS if self.frames_considered in (8, 20) else 0
+        return 0.4 if self.frames_considered in (8, 20) else 0
 
 
 class Caller(Session):
@@ -98,18 +78,6 @@ class Caller(Session):
     def call_sid(self) -> str:
         return self.encoder.identity.call_sid
 
-    @property
-    def heard_all(self) -> bool:
-        """Whether the pipeline got exactly what was said, and the filter never lost its history."""
-        codes = ulaw.decode(self.said)
-        expected = SincResampler(8000, 16000, clear_after_secs=None).process(codes)
-        return Witness.heard[self.call_sid] == expected
-
-    @property
-    def echoed_all(self) -> bool:
-        """Whether as much came back as was said, and 4 ms, the filter's tail, for each stall."""
-        return (len(self.result.audio_received) - len(self.said)) % TAIL == 0
-
 
 class Bot:
     """A running bot, which is called at its webhook."""
@@ -120,15 +88,23 @@ class Bot:
 
     async def takes(self, *steps: Any, network: Network | None = None, aside: Any = None) -> Caller:
         """Calls it, and returns when the caller is done."""
-        identity = StreamIdentity(account_sid=ACCOUNT_SID)
-        url, _ = await find_stream(CalledBot(self._webhook), identity.call_sid)
-        caller = Caller(
-            url, scenario=Scenario("a call", [*steps]), config=SessionConfig(), identity=identity
-        )
+        who = StreamIdentity(account_sid=ACCOUNT_SID)
+        url, _ = await find_stream(CalledBot(self._webhook), who.call_sid)
+        caller = Caller(url, scenario=Scenario("", steps), config=SessionConfig(), identity=who)
         caller.network = network or caller.network
         caller.aside = aside and MethodType(aside, caller)
         await asyncio.wait_for(caller.run(), 60)
         return caller
+
+    async def takes_all(self, *steps: Any, **options: Any) -> None:
+        """Calls it; checks that the pipeline got exactly what was said, and echoed it all."""
+        caller = await self.takes(*steps, **options)
+        assert caller.result.closed_by is None
+        # The filter never lost its history.
+        resampler = SincResampler(8000, 16000, clear_after_secs=None)
+        assert Witness.heard[caller.call_sid] == resampler.process(ulaw.decode(caller.said))
+        # The filter's tail comes back too, once for each stall.
+        assert (len(caller.result.audio_received) - len(caller.said)) % TAIL == 0
 
     async def comes_to_rest(self) -> None:
         """Waits until no task of any call is left."""
@@ -137,63 +113,28 @@ class Bot:
                 await asyncio.sleep(0.01)
 
 
-class SlowApi(RestApi):
-    """Leaves time for something else to happen while a call is being ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: Counter[str] = Counter()
-
-    async def update(self, request: Any) -> Any:
-        self.asked[request.match_info["call_sid"]] += 1
-        await asyncio.sleep(0.1)
-        return await super().update(request)
-
-
-@pytest.fixture
-def api() -> SlowApi:
-    return SlowApi()
-
-
 @pytest.fixture
 async def bot(echo_bot, log: list[str]) -> AsyncIterator[Bot]:
     async with echo_bot(output_ms=20, serializer=Witness) as webhook:
         bot = Bot(webhook)
         yield bot
         await bot.comes_to_rest()
-        next_caller = await bot.takes(HELLO)
-        assert next_caller.heard_all
-        assert next_caller.echoed_all
+        await bot.takes_all(HELLO)
     # The transport's words for an exception that ended its receive loop.
     assert not [line for line in log if "exception receiving data" in line]
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        pytest.param(Network(Impairments(loss=0.1, jitter_ms=80), seed=4), id="loss and jitter"),
-        pytest.param(Stalls(), id="stalls"),
-    ],
-)
-async def test_on_a_bad_line_audio_continues_and_history_is_kept(
-    bot: Bot, network: Network
-) -> None:
-    caller = await bot.takes(WORD, network=network)
-    assert caller.result.closed_by is None
-    assert caller.heard_all
-    assert caller.echoed_all
+async def test_after_stalls_of_the_line_audio_goes_on_and_history_is_kept(bot: Bot) -> None:
+    await bot.takes_all(WORD, network=Stalls())
 
 
 async def test_garbage_between_good_messages_is_ignored(bot: Bot, log: list[str]) -> None:
-    garbage = itertools.cycle(GARBAGE)
+    garbage = itertools.cycle(["{", b"\xff\xfe\x00", "[" * 100_000, "x" * (1 << 21)])
 
     async def send_garbage(caller: Caller, connection: Any) -> None:
         await connection.send(next(garbage))
 
-    caller = await bot.takes(WORD, aside=send_garbage)
-    assert caller.result.closed_by is None
-    assert caller.heard_all
-    assert caller.echoed_all
+    await bot.takes_all(WORD, aside=send_garbage)
     assert 0 < len([line for line in log if "dropped a" in line]) < 10
 
 
@@ -202,9 +143,7 @@ async def test_a_call_without_detected_speech_is_not_ended_as_idle(
 ) -> None:
     # Pipecat's default is five minutes, in which none of the frames came that it waits for.
     monkeypatch.setitem(PipelineWorker.__init__.__kwdefaults__, "idle_timeout_secs", 0.3)
-    caller = await bot.takes(WORD, WORD)
-    assert caller.result.closed_by is None
-    assert caller.echoed_all
+    await bot.takes_all(WORD, WORD)
 
 
 async def test_a_caller_who_vanishes_in_mid_word_leaves_no_trouble(bot: Bot) -> None:
@@ -218,36 +157,14 @@ async def test_a_caller_who_vanishes_in_mid_word_leaves_no_trouble(bot: Bot) -> 
     await bot.comes_to_rest()
 
 
-async def test_when_both_hang_up_the_call_is_ended_once(bot: Bot, api: SlowApi) -> None:
-    async def hang_up_too(caller: Caller, connection: Any) -> None:
-        if api.asked[caller.call_sid]:  # the bot is about to
-            await connection.close()
-
-    caller = await bot.takes(WORD, Dtmf("#"), *[WORD] * 50, aside=hang_up_too)
-    await bot.comes_to_rest()
-    assert api.asked[caller.call_sid] == 1
-
-
-async def test_a_caller_who_hangs_up_right_after_the_last_key_is_no_trouble(
-    bot: Bot, api: SlowApi
-) -> None:
-    caller = await bot.takes(WORD, Dtmf("#"), Hangup())
-    await bot.comes_to_rest()
-    assert api.asked[caller.call_sid] <= 1
-
-
-async def test_the_call_report_has_the_callers_figures(
-    bot: Bot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Witness, "stall_at_frame", 40)
+async def test_the_call_report_has_the_callers_figures(bot: Bot) -> None:
     caller = await bot.takes(Dtmf("1"), WORD, WORD, Dtmf("*"), WORD, Dtmf("#"), *[WORD] * 50)
     report = Witness.of_call[caller.call_sid].call_report
     theirs = metrics.compute(caller.result)
     assert report.bot_secs == pytest.approx(theirs.audio_received_ms / 1000, abs=0.02)
     # What the bot had not yet read when it ended the call is not in its report.
-    assert report.caller_secs <= theirs.audio_sent_ms / 1000
+    assert round(8000 * report.caller_secs) <= round(8 * theirs.audio_sent_ms)  # samples
     assert report.interruptions == theirs.clears_received == 1
-    assert report.gap_secs > STALL_SECS / 2
     # That of "#" comes back at the moment at which the bot may read no more.
     assert theirs.marks_echoed - 1 <= report.marks_played <= theirs.marks_echoed
     assert report.marks_played >= 1

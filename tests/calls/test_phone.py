@@ -1,28 +1,20 @@
 """Calls from the phone's server, which plays Twilio's part, without a browser."""
 
+import asyncio
 import json
+import socket
+import time
 from base64 import b64encode
 from typing import Any
 
+import dialing
 import numpy as np
 import phone.call
 import pytest
 from aiohttp import web
-from dialing import ACCOUNT_SID
-from phoning import (
-    TOKEN,
-    BotSide,
-    Page,
-    bot_that,
-    comes_back,
-    echo_comes_back,
-    page_of,
-    page_to,
-    phone_to,
-    phone_to_echo_bot,
-    sends_nothing,
-    speech,
-)
+from dialing import ACCOUNT_SID, CalledBot
+from phone.server import RATES, PhoneServer
+from phoning import RATE, TOKEN, BotSide, Page, bot_that, page_of, page_to, sends_nothing
 from twilio.request_validator import RequestValidator
 
 from pipecat_twilio import messages
@@ -35,60 +27,34 @@ def audio(steps: int) -> dict[str, Any]:
     return {"event": "media", "media": {"payload": b64encode(STEP * steps).decode()}}
 
 
-class TestACallToTheEchoBot:
-    """The bot checks signatures, opens the stream with TwiML, and hangs up over REST."""
-
-    async def test_speech_comes_back_to_the_recording_and_to_the_page(self) -> None:
-        async with phone_to_echo_bot() as phone, page_of(phone.url) as page:
-            await page.call()
-            assert await echo_comes_back(page)
-            said, heard = (np.frombuffer(p, "<i2").astype(float) for p in (speech(), page.heard))
-            assert comes_back(said[::2], heard[::2])
-            await page.order("hang up")
-            assert (await page.event("ended"))["text"] == "You hung up."
-
-    async def test_keys_have_their_effect_without_a_warning(self) -> None:
-        async with phone_to_echo_bot() as phone, page_of(phone.url) as page:
-            await page.call()
-            await page.order("press", key="7")
-            assert (await page.event("mark"))["name"] == "key 7"
-            await page.order("press", key="*")
-            await page.event("clear")
-            await page.order("press", key="#")
-            assert (await page.event("ended"))["text"] == "The bot hung up."
-            assert not page.all("warning", "text") + page.all("notice", "text")
-
-
 async def test_webhook_and_stream_are_asked_as_twilio_asks() -> None:
-    asked: list[tuple[dict, str]] = []
+    requests: list[web.Request] = []
     calls: list[BotSide] = []
 
     async def answer(request: web.Request) -> web.Response:
-        asked.append((dict(await request.post()), request.headers["X-Twilio-Signature"]))
+        requests.append(request)
+        await request.post()
         stream = '<Stream url="/ws"><Parameter name="guest" value="Ann &amp; Bo"/></Stream>'
         return web.Response(text=f"<Response><Connect>{stream}</Connect></Response>")
 
     async def talk(bot: BotSide) -> None:
         calls.append(bot)
-        await bot.read("dtmf")
-        await bot.send(event="mark", mark={"name": "said"})
         await bot.read("stop")
 
-    numbers = {"caller": "+15005550009", "called": "+15005550008"}
     async with bot_that(talk, web.post("/voice", answer)) as stream:
         url = stream.replace("ws://", "http://").replace("/ws", "/voice")
-        async with phone_to(url, auth_token=TOKEN, **numbers) as phone, page_of(phone.url) as page:
+        bot = CalledBot(url, auth_token=TOKEN, caller="+15005550009", called="+15005550008")
+        async with PhoneServer(bot) as server, page_of(server.url) as page:
             await page.call()
             for key in ("", "12", "A", "#"):  # only the last one is a key of a telephone
                 await page.order("press", key=key)
-            await page.event("mark")
-            await page.order("hang up")
-            await page.event("ended")
-    ((form, signature),) = asked
-    assert RequestValidator(TOKEN).validate(url, form, signature)
-    headers = calls[0].request.headers
-    assert RequestValidator(TOKEN).validate(stream, {}, headers["X-Twilio-Signature"])
-    assert "Sec-WebSocket-Extensions" not in headers  # as Twilio, no compression
+            await page.event("step", 2)
+            await page.hang_up()
+    form = dict(await requests[0].post())
+    for request, address, params in ((requests[0], url, form), (calls[0].request, stream, {})):
+        signature = request.headers["X-Twilio-Signature"]
+        assert RequestValidator(TOKEN).validate(address, params, signature)
+        assert "Sec-WebSocket-Extensions" not in request.headers  # as Twilio, no compression
     sent = calls[0].messages
     start = sent[1]["start"]
     assert start["customParameters"] == {"guest": "Ann & Bo"}
@@ -103,27 +69,11 @@ async def test_webhook_and_stream_are_asked_as_twilio_asks() -> None:
 class TestOneCall:
     """Between a page and a scripted bot."""
 
-    async def test_the_recording_has_the_caller_left_and_the_bot_right(self) -> None:
-        async def talk(bot: BotSide) -> None:
-            await bot.send(**audio(3))
-            await bot.send(event="mark", mark={"name": "played"})
-            await bot.read("stop")
-
-        async with page_to(talk) as page:
-            await page.call()
-            await page.event("mark")
-            bot = np.zeros(0)
-            while np.count_nonzero(bot) < 3 * len(STEP):  # a busy phone plays what is overdue
-                await page.steps(1)
-                caller, bot = await page.recording()
-        assert not caller.any()
-        assert np.count_nonzero(bot) == 3 * len(STEP)
-
-    async def test_a_recording_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_recording_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(phone.call, "MAX_RECORDED", 800)
         async with page_to(sends_nothing) as page:
             await page.call()
-            await page.steps(10)
+            await page.event("step", 10)
             assert len((await page.recording())[0]) == 800
 
     async def test_a_clear_silences_within_one_message(self) -> None:
@@ -140,16 +90,17 @@ class TestOneCall:
                 pass
             await page.order("press", key="1")
             await page.event("clear")
-            _, *after = await page.steps(5)
-            assert [step["bot"] for step in after] == [None] * 4  # the first one had begun before
+            await page.event("step", 5)
+            # The first one had begun before.
+            assert page.all("step", "bot")[-4:] == [None] * 4
             assert page.all("mark", "name") == ["unheard"]
 
     async def test_audio_that_the_page_sends_too_fast_does_not_delay_the_caller(self) -> None:
         async with page_to(sends_nothing) as page:
             await page.call()
             for _ in range(50):
-                await page.socket.send_bytes(b"\x00\x20" * (Page.RATE // 50))
-            await page.steps(60)
+                await page.socket.send_bytes(b"\x00\x20" * (RATE // 50))
+            await page.event("step", 60)
             caller, _ = await page.recording()
         assert 0 < np.count_nonzero(caller) <= 8000 * 0.2
 
@@ -171,13 +122,12 @@ class TestOneCall:
 
     async def test_a_gap_in_the_bots_speech_is_reported(self) -> None:
         async def talk(bot: BotSide) -> None:
-            for name in ("one", "two"):
+            while True:
                 await bot.send(**audio(5))
-                await bot.send(event="mark", mark={"name": name})
+                await bot.send(event="mark", mark={"name": "said"})
                 await bot.read("mark")
                 for _ in range(10):
                     await bot.read("media")
-            await bot.read("stop")
 
         async with page_to(talk) as page:
             await page.call()
@@ -185,10 +135,106 @@ class TestOneCall:
             assert 100 < gap["ms"] < 1000  # 200 on a machine that keeps up
             assert (gap["count"], gap["sum_ms"]) == (1, gap["ms"])
 
-    @pytest.mark.parametrize("rate", [8000, 11025, 48000, 191_975])
-    async def test_a_page_may_have_any_rate_of_a_browser(self, rate: int) -> None:
+
+class TestRates:
+    """The page's audio has the rate of its machine's sound card."""
+
+    @pytest.mark.parametrize("rate", RATES)
+    async def test_a_page_may_have_any_usual_rate(self, rate: int) -> None:
         async with page_to(sends_nothing) as page:
             await page.order("call", rate=rate)
-            await page.steps(50)
+            await page.event("talking")
+            for _ in range(10):  # 0.2 s
+                await page.socket.send_bytes(b"\x00\x20" * (rate // 50))
+            await page.event("step", 20)
+            caller, _ = await page.recording()
             # A step whose number of samples is not whole has one more or one less.
-            assert abs(len(page.heard) - 2 * rate) <= 2 * (rate // 50 + 1)
+            assert abs(len(page.heard) - 2 * 20 * rate // 50) <= 2 * (rate // 50 + 1)
+        # The end of what was said fills no step, and is not sent.
+        assert 1300 < np.count_nonzero(np.abs(caller) > 7000) <= 1600
+
+    @pytest.mark.parametrize("rate", [191_975, 8009, "44100"])
+    async def test_another_rate_is_refused_with_a_sentence(self, rate: int | str) -> None:
+        async with page_to(sends_nothing) as page:
+            await page.order("call", rate=rate)
+            text = (await page.event("ended"))["text"]
+            assert text.startswith(f"The phone cannot be used with a sound card of {rate} Hz")
+            await page.call()
+
+
+async def closes_at_once(bot: BotSide) -> None:
+    await bot.socket.close(code=1008)
+
+
+async def vanishes(bot: BotSide) -> None:
+    await bot.send(event="clear")
+    bot.request.transport.abort()
+
+
+class TestABotThatCannotBeCalled:
+    """The page gets a sentence, and can call again."""
+
+    async def told(self, page: Page) -> str:
+        """Calls twice; returns the sentence with which each call ends."""
+        for _ in range(2):
+            await page.order("call", rate=8000)
+            await page.event("ended")
+        (text,) = {*page.all("ended", "text")}
+        return text
+
+    @pytest.mark.parametrize(
+        ("talk", "sentence"),
+        [
+            (closes_at_once, "The bot closed the connection at once, with WebSocket code"),
+            (vanishes, "The connection to the bot broke, with WebSocket code 1006."),
+            ("ws://127.0.0.1:1/", "The bot is not there: nothing listens at ws://127.0.0.1:1/."),
+            ("http://127.0.0.1:1/", "The bot is not there: nothing listens at http://127.0.0.1"),
+            ("ws://a:99999/", "The bot cannot be called: the address of its stream is not valid"),
+            ("http://a..b/", "The bot cannot be called: the address of its webhook is not valid"),
+        ],
+    )
+    async def test_the_sentence_says_why(self, talk, sentence, monkeypatch) -> None:
+        monkeypatch.setattr(phone.call, "AT_ONCE_SECS", 20)
+        async with page_to(talk) as page:
+            assert (await self.told(page)).startswith(sentence)
+
+    @pytest.mark.parametrize("scheme", ["ws", "http"])
+    @pytest.mark.parametrize(
+        ("answer", "sentence"),
+        [
+            (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "answered with status 404"),
+            (b"220 mail.example.com\r\n\r\n", "does not speak HTTP"),
+            (b"", "gave no answer"),
+        ],
+    )
+    async def test_a_server_that_is_not_a_bot(self, scheme, answer: bytes, sentence: str) -> None:
+        async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            writer.close()
+
+        async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with page_to(f"{scheme}://127.0.0.1:{port}/") as page:
+                assert sentence in await self.told(page)
+
+    @pytest.mark.parametrize("scheme", ["ws", "http"])
+    async def test_a_bot_that_does_not_answer(self, scheme: str, monkeypatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/"
+            async with page_to(url) as page:
+                await page.order("call", rate=8000)
+                await page.event("calling")
+                assert await page.hang_up() == "You hung up."
+                for module in (dialing, phone.call):
+                    monkeypatch.setattr(module, "ANSWER_SECS", 0.2)
+                await page.order("call", rate=8000)
+                assert "sent nothing for 0 s." in (await page.event("ended"))["text"]
+
+    async def test_a_machine_that_slept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with page_to(sends_nothing) as page:
+            await page.call()
+            monkeypatch.setattr(phone.call, "MAX_LATE_SECS", 0.1)
+            time.sleep(0.5)  # noqa: ASYNC251  # nothing runs meanwhile
+            text = (await page.event("ended"))["text"]
+            assert text.startswith("The phone stood still for")

@@ -9,7 +9,6 @@ from pipecat.frames.frames import (
     CancelFrame,
     InterruptionFrame,
     OutputDTMFUrgentFrame,
-    OutputTransportMessageUrgentFrame,
     TTSAudioRawFrame,
 )
 from virtual_bot import Bot, own_clear, words

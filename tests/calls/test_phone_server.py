@@ -1,0 +1,161 @@
+"""Who may use the phone, and the command that starts it."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import dialing
+import echo_bot
+import numpy as np
+import phone.__main__ as command
+import pytest
+from dialing import ACCOUNT_SID, CalledBot
+from phone.server import PhoneServer
+from phoning import TOKEN, bot_that, comes_back, page_of, sends_nothing, speech
+
+
+class TestWhoMayUseIt:
+    """Only this machine, only the page that it serves, and the bot that ends its call."""
+
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[PhoneServer]:
+        async with (
+            bot_that(sends_nothing) as url,
+            PhoneServer(CalledBot(url, auth_token=TOKEN)) as server,
+        ):
+            yield server
+
+    async def status(self, server: PhoneServer, path: str = "/", **headers: str) -> int:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(server.url + path, headers=headers) as response,
+        ):
+            return response.status
+
+    async def test_a_page_and_its_files_load_nothing_from_elsewhere(self, server) -> None:
+        async with aiohttp.ClientSession() as session:
+            for path in ("/", "/page.css", "/page.js", "/speech.wav"):
+                async with session.get(server.url + path) as response:
+                    policy = response.headers["Content-Security-Policy"]
+                    assert policy.startswith("default-src 'none'; script-src 'self';")
+                    assert b"http" not in await response.read()
+
+    @pytest.mark.parametrize(
+        ("path", "headers"),
+        [
+            *(("/", {"Host": host}) for host in ("evil.example", "127.0.0.1", "127.0.0.1:1", "")),
+            *(("/", {"Origin": o}) for o in ("http://evil.example", "http://127.0.0.1", "null")),
+            ("/page", {"Origin": "http://evil.example"}),
+            ("/page", {}),
+            ("/speech.wav", {"Origin": "null"}),
+        ],
+    )
+    async def test_another_host_or_origin_is_refused(self, server, path, headers) -> None:
+        assert await self.status(server, path, **headers) == 403
+
+    async def test_it_is_served_as_localhost_too(self, server) -> None:
+        host = server.url.replace("http://127.0.0.1", "localhost")
+        assert await self.status(server, Host=host, Origin=f"http://{host}") == 200
+
+    async def test_a_page_has_one_call_at_a_time_and_its_own_recording(self, server) -> None:
+        async with page_of(server.url) as page:
+            for nonsense in ({"do": "call"}, {"do": "x"}, []):
+                await page.socket.send_json(nonsense)
+            for _ in range(2):
+                await page.call()
+                await page.order("call", rate=8000)
+                await page.event("step")
+                await page.hang_up()
+            first, last = (f"/recordings/{sid}.wav" for sid in page.all("calling", "call_sid"))
+            assert await self.status(server, last) == 200
+            assert await self.status(server, first) == 404
+        async with asyncio.timeout(10):
+            while await self.status(server, last) != 404:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def test_a_call_is_ended_over_rest_by_its_account_only(self, server) -> None:
+        own, key, other = (ACCOUNT_SID, TOKEN), ("SK" + "0" * 32, "any secret"), "AC" + "1" * 32
+        async with page_of(server.url) as page, aiohttp.ClientSession() as session:
+
+            async def post(login: tuple[str, str], account=ACCOUNT_SID, status="completed"):
+                path = f"/2010-04-01/Accounts/{account}/Calls/{sid}.json"
+                headers = {"Authorization": aiohttp.encode_basic_auth(*login)}
+                form = {"Status": status}
+                async with session.post(server.url + path, data=form, headers=headers) as response:
+                    return response.status
+
+            for good in (own, key):
+                await page.call()
+                sid = page.all("calling", "call_sid")[-1]
+                for login in ((ACCOUNT_SID, "f" * 32), (other, TOKEN), (key[0], ""), ("", "")):
+                    assert await post(login) == 401
+                assert await post(good, status="busy") == 400
+                assert await post(good, other) == 404
+                assert await post(good) == 200
+                assert (await page.event("ended"))["text"] == "The bot hung up."
+                assert await post(good) == 404
+
+
+class TestTheCommand:
+    """That starts the phone."""
+
+    async def test_it_starts_the_echo_bot_and_ends_with_it(self) -> None:
+        folders = (Path(module.__file__).parent for module in (dialing, echo_bot))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "phone", "--port", "0"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+        )
+        try:
+            async with asyncio.timeout(90):
+                printed = (await process.stdout.readuntil(b"Ctrl+C")).decode()
+            url, bot = re.search(r"The phone is at (\S+)/ and calls (\S+)/", printed).groups()
+            assert f"base_url='{url}'" in printed
+            async with page_of(url) as page:
+                await page.call()
+                for _ in range(8):  # a busy machine breaks up most of it
+                    await page.say(bytes(8000) + speech() + bytes(8000))
+                    if comes_back(*await page.recording()):
+                        break
+                else:
+                    pytest.fail("the echo was not heard")
+                legs = (np.frombuffer(pcm, "<i2")[::2] for pcm in (speech(), page.heard))
+                assert comes_back(*(leg.astype(float) for leg in legs))
+                for key, event in (("7", "mark"), ("*", "clear"), ("#", "ended")):
+                    await page.order("press", key=key)
+                    await page.event(event)
+                assert page.all("mark", "name")[0] == "key 7"
+                assert page.all("ended", "text") == ["The bot hung up."]
+                assert not page.all("warning", "text") + page.all("notice", "text")
+        finally:
+            process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+        host, port = bot.removeprefix("http://").split(":")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, int(port))
+
+    @pytest.mark.parametrize(
+        ("arguments", "fault"),
+        [
+            (["localhost:8765"], "the bot's address must be ws(s)://... or http(s)://..."),
+            (["ws://"], "the bot's address must be"),
+            (["ws://localhost", "--parameter", "name"], "--parameter must be NAME=VALUE"),
+            (["ws://localhost", "--port", "PORT"], "cannot listen on port"),
+        ],
+    )
+    async def test_a_wrong_argument_is_named(self, arguments, fault, monkeypatch, capsys) -> None:
+        async with bot_that(sends_nothing) as url:
+            taken = url.split(":")[2].removesuffix("/ws")
+            given = [argument.replace("PORT", taken) for argument in arguments]
+            monkeypatch.setattr("sys.argv", ["phone", *given])
+            with pytest.raises(SystemExit) as ended:
+                await command.main()
+        assert fault in f"{ended.value} {capsys.readouterr().err}"
