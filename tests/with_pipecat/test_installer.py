@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -101,8 +102,12 @@ class TestWhatIsReplaced:
         uninstall()
         assert bot.create_stream_resampler is PIPECATS["resampler"]
         warnings = [line for line in log if line.startswith("WARNING") and "a_bot" in line]
-        assert ["TwilioFrameSerializer in a_bot" in line for line in warnings] == [True, False]
-        assert ["FastAPIWebsocketTransport in a_bot" in line for line in warnings] == [False, True]
+        for name, warned in (
+            ("TwilioFrameSerializer", [True, False]),
+            ("FastAPIWebsocketTransport", [False, True]),
+        ):
+            named = re.compile(rf"\b{name} in [^;]*\ba_bot\b")
+            assert [bool(named.search(line)) for line in warnings] == warned
         assert "before install()" in warnings[0]
         assert "create_stream_resampler" not in "".join(warnings)
 
@@ -193,15 +198,15 @@ class TestRepeating:
         install(**arguments)
         bot.TwilioFrameSerializer = serializer_module.TwilioFrameSerializer  # not warned about
         before = in_place()
-        (line,) = log
-        assert line.startswith("INFO")
+        told = len(log)
+        (line,) = [line for line in log if line.startswith("INFO")]
         for module, name in PLACES.values():
             assert name in line
             assert module.__name__ in line
         assert output_module.__name__ in line
         install(**arguments)
         assert in_place() == before
-        assert len(log) == 1
+        assert len(log) == told
 
     def test_it_may_be_repeated_when_the_bot_has_patched_what_it_installed(
         self, monkeypatch
