@@ -46,19 +46,18 @@ class _Name:
         found = getattr(import_module(self.module), self.name)
         if found is self.current is not self.original:  # ours, which the bot may have patched
             return self.original
-        if not _takes_same_arguments(found, ours):
-            raise RuntimeError(
-                f"pipecat-ai {version()} has a {found.__module__}.{found.__qualname__} that "
-                f"pipecat_twilio does not know how to replace; install({argument}=False) leaves "
-                "it alone"
-            )
-        return found
+        if _takes_same_arguments(found, ours):
+            return found
+        raise RuntimeError(
+            f"pipecat-ai {version()} has a {found.__module__}.{found.__qualname__} that pipecat_"
+            f"twilio does not know how to replace; install({argument}=False) leaves it alone"
+        )
 
     def set(self, value: Any) -> tuple[list[str], list[str]]:
         """Sets the name in modules that have it; returns those, and those that keep Pipecat's.
 
-        Classes are replaced in Pipecat's own modules only: other modules may derive from them, and
-        call their methods by the class's name. Functions are replaced everywhere.
+        Functions are replaced everywhere, classes in Pipecat's own modules only: other modules may
+        derive from them.
         """
         changed, kept = [], []
         for module_name, module in list(sys.modules.items()):
@@ -125,7 +124,7 @@ def install(
     if params is not None and not isinstance(params, BaseModel):
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
     # Raises if one is wrong. Region and edge may come separately: the runner may pass the other.
-    call_url("AC0", "CA0", region=region or edge, edge=edge or region, base_url=base_url)
+    call_url("AC0", "CA0", region or edge, edge or region, base_url)
     if lead_secs is not None:
         check_lead_secs(lead_secs)
     with _lock:
@@ -142,8 +141,8 @@ def install(
         originals = {name: _NAMES[name].find_original(name, ours[name]) for name in ours}
         for name, original in originals.items():
             _NAMES[name].original = original
-        if serializer and isinstance(originals["serializer"], ABCMeta):
-            originals["serializer"].register(TwilioFrameSerializer)
+        if isinstance(theirs := originals.get("serializer"), ABCMeta):
+            theirs.register(TwilioFrameSerializer)
         _set_all(ours)
 
 
@@ -154,7 +153,7 @@ def uninstall() -> None:
 
 
 def _set_all(ours: dict[str, Any]) -> None:
-    """Sets all names to ours, or to Pipecat's own objects, and logs what has changed."""
+    """Sets each name to our object, or to Pipecat's own, and logs what has changed."""
     done, kept = [], []
     for argument, place in _NAMES.items():
         changed, keeping = map(", ".join, place.set(ours.get(argument, place.original)))
@@ -185,7 +184,7 @@ def _arguments(function: Callable[..., Any]) -> list[tuple[str, Any]]:
 
 
 def _with_defaults(ours: type, **defaults: Any) -> type:
-    """Returns a subclass of ours with these defaults; ours itself if there are none."""
+    """Returns a subclass of ours with these defaults; ours itself if all are None."""
     defaults = {name: value for name, value in defaults.items() if value is not None}
     if not defaults:
         return ours

@@ -42,6 +42,7 @@ TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late a
 SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
 PRIVATE_NAMES = {"_callbacks", "_client", "_input", "_input_name", "_output", "_output_name"}
 PRIVATE_NAMES |= {"_params", "_write_frame"}
+_warn_once = cache(logger.warning)
 HEARD_AT = "heard_at"  # in the metadata of audio that was sent: when the caller hears it begin
 
 
@@ -119,7 +120,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         return secs - EARLY_SECS * is_last
 
     async def write_dtmf(self, frame: Any) -> None:
-        """Sends the tones of keys at once, and waits for none; an interruption keeps them."""
+        """Sends the tones of keys at once; an interruption does not clear them."""
         for button in frame.buttons or ():
             audio = await load_dtmf_audio(button, sample_rate=self.sample_rate)
             tone = OutputAudioRawFrame(audio, self.sample_rate, 1)
@@ -160,7 +161,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         await self._release(inf)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Processes a frame as Pipecat does, and considers what Twilio has yet to play."""
+        """Does what Pipecat does, and considers what Twilio has yet to play."""
         if isinstance(frame, frames.InterruptionFrame):
             await self._interrupt(frame, direction)
             return
@@ -293,17 +294,13 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
         super().__init__(websocket, params, input_name, output_name)
         known = {*vars(self), *dir(fastapi.FastAPIWebsocketOutputTransport)}
         if lacking := PRIVATE_NAMES - known:
-            _warn_once(", ".join(sorted(lacking)))
+            _warn_once(
+                f"pipecat-ai {version()} lacks {', '.join(sorted(lacking))}: "
+                "TwilioTransport does what Pipecat's does"
+            )
         elif isinstance(params.serializer, TwilioFrameSerializer):
             self._client = client = TwilioClient(websocket, self._callbacks, params)
             self._input = TwilioInputTransport(self, client, params, name=self._input_name)
             self._output = client.output = TwilioOutputTransport(
                 self, client, params, name=self._output_name, lead_secs=lead_secs
             )
-
-
-@cache
-def _warn_once(names: str) -> None:
-    logger.warning(
-        f"pipecat-ai {version()} lacks {names}: TwilioTransport does what Pipecat's does"
-    )

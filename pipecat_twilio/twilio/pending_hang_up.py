@@ -59,7 +59,7 @@ class PendingHangUp:
                 await self._wait()
                 await self._hang_up()
             except asyncio.CancelledError:
-                self._task.uncancel()  # the cancellation has been handled
+                self._task.uncancel()
                 logger.debug(f"{self._name} was cancelled, and hangs up at once")
                 await self._hang_up()
             is_done = True
