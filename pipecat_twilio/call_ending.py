@@ -60,7 +60,7 @@ class CallEndingSerializer(FrameSerializer):
         return self
 
     def _read_params(self) -> None:
-        """Creates what depends on the parameters that stay the same in a call."""
+        """Creates what depends on the parameters."""
 
     def _setting(self, name: str) -> Any:
         """Returns a parameter, or its default if the params object lacks it."""
@@ -90,7 +90,7 @@ class CallEndingSerializer(FrameSerializer):
             self._record.caller_stopped_at = monotonic() - stop_secs
 
     def speech_started(self) -> None:
-        """Records that the caller will hear the bot when Twilio has played what it has."""
+        """Records that the caller hears the bot once Twilio has played what it has."""
         self._record.answered(monotonic() + self.unplayed_secs())
 
     def speech_ended(self) -> None:

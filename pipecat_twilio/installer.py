@@ -1,14 +1,12 @@
 """Puts this package's classes where Pipecat's own code looks for them.
 
-Pipecat's development runner builds the serializer and the transport itself, and its services make
-their resamplers through a factory. So `install` replaces these names in the modules that define
-them, and in those that have already imported them.
+Pipecat's runner builds the serializer and the transport itself, and its services make resamplers
+through a factory. So `install` replaces these names wherever they are defined or were imported.
 """
 
 import inspect
 import sys
 from abc import ABCMeta
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
@@ -49,15 +47,14 @@ class _Name:
         if _takes_same_arguments(found, ours):
             return found
         raise RuntimeError(
-            f"pipecat-ai {version()} has a {found.__module__}.{found.__qualname__} that pipecat_"
-            f"twilio does not know how to replace; install({argument}=False) leaves it alone"
+            f"pipecat-ai {version()} has a {found.__module__}.{found.__qualname__} that this "
+            f"package does not know how to replace; install({argument}=False) leaves it alone"
         )
 
     def set(self, value: Any) -> tuple[list[str], list[str]]:
         """Sets the name in modules that have it; returns those, and those that keep Pipecat's.
 
-        Functions are replaced everywhere, classes in Pipecat's own modules only: other modules may
-        derive from them.
+        Classes are replaced in Pipecat's own modules only: others may derive from them.
         """
         changed, kept = [], []
         for module_name, module in list(sys.modules.items()):
@@ -101,7 +98,7 @@ def install(
     imported, but a bot's own module keeps the classes that it has already imported, and the log
     warns of it. Code that names `SOXRStreamAudioResampler` (Genesys, RNNoise) keeps it. From then
     on, our serializers are also instances of Pipecat's class for `isinstance`. A second call
-    replaces the arguments of the first.
+    replaces the arguments of the first. After an error, nothing was changed.
 
     Args:
         serializer: Whether to replace `TwilioFrameSerializer`.
@@ -116,8 +113,7 @@ def install(
 
     Raises:
         ImportError: FastAPI, which Pipecat's transport needs, is not installed.
-        RuntimeError: This release of Pipecat calls one of the three in a way that ours does not
-            support. After this and the following errors, nothing was changed.
+        RuntimeError: This release of Pipecat calls one of the three in an unsupported way.
         TypeError: `params` is not an `InputParams`.
         ValueError: `lead_secs`, `base_url`, `region` or `edge` is not usable.
     """
@@ -125,13 +121,12 @@ def install(
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
     # Raises if one is wrong. Region and edge may come separately: the runner may pass the other.
     call_url("AC0", "CA0", region or edge, edge or region, base_url)
-    if lead_secs is not None:
-        check_lead_secs(lead_secs)
+    check_lead_secs(0 if lead_secs is None else lead_secs)
     with _lock:
         ours: dict[str, Any] = {}
         if serializer:
-            address = {"base_url": base_url, "region": region, "edge": edge}
-            ours["serializer"] = _with_defaults(TwilioFrameSerializer, params=params, **address)
+            defaults = {"params": params, "base_url": base_url, "region": region, "edge": edge}
+            ours["serializer"] = _with_defaults(TwilioFrameSerializer, **defaults)
         if transport:
             from pipecat_twilio import TwilioTransport  # noqa: PLC0415  # needs FastAPI
 
@@ -168,18 +163,17 @@ def _set_all(ours: dict[str, Any]) -> None:
         logger.warning(f"imported before install(), and still Pipecat's: {'; '.join(kept)}")
 
 
-def _takes_same_arguments(theirs: Callable[..., Any], ours: Callable[..., Any]) -> bool:
+def _takes_same_arguments(theirs: Any, ours: Any) -> bool:
     """Whether ours accepts every call that Pipecat's object accepts; ours may take more."""
-    if ours is make_stream_resampler and not all(
+    methods_fit = ours is not make_stream_resampler or all(
         _arguments(function) == _arguments(vars(SincStreamResampler).get(name, object))
         for name, function in vars(BaseAudioResampler).items()
         if inspect.iscoroutinefunction(function)
-    ):
-        return False
-    return _arguments(theirs) == _arguments(ours)[: len(_arguments(theirs))]
+    )
+    return methods_fit and _arguments(theirs) == _arguments(ours)[: len(_arguments(theirs))]
 
 
-def _arguments(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+def _arguments(function: Any) -> list[tuple[str, Any]]:
     return [(p.name, p.kind) for p in inspect.signature(function).parameters.values()]
 
 

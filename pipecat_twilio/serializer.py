@@ -27,11 +27,7 @@ from pipecat_twilio.twilio.playback import MAX_BUFFERED_SECS
 SAMPLE_BYTES = 2
 MESSAGE_SECS = 0.02  # of audio in each of Twilio's messages
 MAX_CHANNELS = 64  # more is a mistake, and would take a lot of memory
-
-TRANSPORT_MESSAGES = (
-    frames.OutputTransportMessageFrame,
-    frames.OutputTransportMessageUrgentFrame,
-)
+TRANSPORT_MESSAGES = frames.OutputTransportMessageFrame, frames.OutputTransportMessageUrgentFrame
 _KEYS = {button.value: button for button in KeypadEntry}
 
 

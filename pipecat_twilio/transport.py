@@ -33,8 +33,8 @@ from pipecat_twilio.twilio import messages
 
 TIMER_SECS = 0.001  # timers are not more exact
 EARLY_SECS = 0.035  # frames due sooner are pushed at once: 20 ms, and jitter. Waking up costs CPU
-LATE_SECS = 0.02  # overdue audio is pushed in steps: the caller's own late audio is read meanwhile
-STEP_SECS = 0.005
+# Overdue audio is pushed in steps: the caller's own late audio is read meanwhile.
+LATE_SECS, STEP_SECS = 0.02, 0.005
 LAST_SECS = 0.01  # the lead when a mixer's queue may soon be empty: speech may still come
 PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
 TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late after taking it
@@ -57,11 +57,9 @@ def _unplayed_secs(frame: OutputAudioRawFrame) -> float:
 class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     """The output of a `TwilioTransport`, which makes it."""
 
-    _params: fastapi.FastAPIWebsocketParams
-
     def __init__(self, *args: Any, lead_secs: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._serializer: Any = self._params.serializer
+        self._serializer: Any = self._params.serializer  # type: ignore[attr-defined]
         self._lead_secs = lead_secs
         self._waiting: set[asyncio.Event] = set()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
@@ -175,8 +173,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._is_interrupting, self._backlog_secs = True, 0.0
         try:
             kept = [*filter(_unplayed_secs, self._kept)]
-            # While kept audio is played, nothing else is in the buffer. Before that, all is
-            # cleared, and the kept audio is sent again.
+            # While kept audio is played, nothing else is in the buffer. Before, it is sent again.
             if all(each.metadata[HEARD_AT] > monotonic() for each in kept):
                 await super()._write_frame(frame)
                 self._kept = []
@@ -259,7 +256,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         await super().push_frame(frame, direction)
 
     async def cleanup(self) -> None:
-        """Drops what is held."""
+        """Drops the held frames."""
         self._held.clear()
         if self._pushing_task:
             await self.cancel_task(self._pushing_task)
@@ -293,11 +290,8 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
         check_lead_secs(lead_secs)
         super().__init__(websocket, params, input_name, output_name)
         known = {*vars(self), *dir(fastapi.FastAPIWebsocketOutputTransport)}
-        if lacking := PRIVATE_NAMES - known:
-            _warn_once(
-                f"pipecat-ai {version()} lacks {', '.join(sorted(lacking))}: "
-                "TwilioTransport does what Pipecat's does"
-            )
+        if names := ", ".join(sorted(PRIVATE_NAMES - known)):
+            _warn_once(f"pipecat-ai {version()} lacks {names}: TwilioTransport acts like Pipecat's")
         elif isinstance(params.serializer, TwilioFrameSerializer):
             self._client = client = TwilioClient(websocket, self._callbacks, params)
             self._input = TwilioInputTransport(self, client, params, name=self._input_name)

@@ -2,9 +2,8 @@
 # cython: embedsignature=True, embedsignature.format=clinic, binding=False
 """A streaming sample-rate converter for live speech, with a delay of 4 ms and no bursts.
 
-A polyphase filter computes each output sample from a window over the input, which ends at the
-newest sample that the output may depend on. So all audio that is due is returned by the same call.
-The state is that window and a fraction of an input period.
+A polyphase filter computes each output from a window over the input, which ends at the newest
+sample that it needs. The state is that window and a fraction of an input period.
 """
 
 import time

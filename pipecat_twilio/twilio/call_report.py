@@ -93,12 +93,9 @@ class CallRecord:
     def heard(self, secs: float, stream_secs: float, now: float) -> None:
         """Records seconds of the caller's audio; `stream_secs` is the stream's own time."""
         self.caller_secs += secs
-        started_at = now - stream_secs
-        if started_at < self.started_at and self.first_audio_at == inf:
-            self.started_at = started_at  # the message with the least delay has the best estimate
-        silence_secs = now - self.last_message_at
-        if silence_secs > self.longest_silence_secs:  # noqa: PLR1730  # a call of `max` costs more
-            self.longest_silence_secs = silence_secs
+        if self.first_audio_at == inf:  # the message with the least delay has the best estimate
+            self.started_at = min(self.started_at, now - stream_secs)
+        self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
         self.last_message_at = now
 
     def said(self, secs: float, empty_secs: float, now: float) -> None:
@@ -117,11 +114,11 @@ class CallRecord:
             self.answer_times.append(heard_at - self.caller_stopped_at)
             self.caller_stopped_at = None
 
-    def end(self, what: str, now: float, *, counts_silence: bool) -> None:
+    def end(self, ended_by: str, now: float, *, counts_silence: bool) -> None:
         """Records what ended the call; `counts_silence` if the socket was read until then."""
         if counts_silence:
             self.longest_silence_secs = self._silence_secs(now)
-        self.ended_by = what
+        self.ended_by = ended_by
 
     def _silence_secs(self, now: float) -> float:
         """Returns the longest silence, with the one that goes on unless the call has ended."""

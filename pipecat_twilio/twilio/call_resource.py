@@ -29,10 +29,7 @@ R = TypeVar("R")
 
 
 def without_traceback(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function that checks arguments raise its errors without the frames below it.
-
-    By default, loguru logs the variables in each line of a traceback.
-    """
+    """Makes a function raise its errors without the frames below it: loguru logs variables."""
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -123,8 +120,7 @@ def call_url(
     """Returns the address of a call's resource; the arguments are those of `CallResource`.
 
     Raises:
-        ValueError: An argument has a character that could lead the request elsewhere, or one of
-            region and edge is missing and there is no `base_url`.
+        ValueError: One could lead the request elsewhere, or region or edge is missing.
     """
     if base_url:
         form, allowed = _OTHER_SID, "printable ASCII without / ? # % \\, and not only dots"

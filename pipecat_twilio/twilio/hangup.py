@@ -1,7 +1,6 @@
 """The request that ends a call over Twilio's REST API.
 
-No secret is ever logged: aiohttp's errors can quote the request's headers, so only their type is
-logged.
+Of aiohttp's errors only the type is logged: they can quote the request's headers, which are secret.
 
 The retries are written here: retry libraries have no single time limit for attempts and pauses
 together, and do not know `Retry-After`.

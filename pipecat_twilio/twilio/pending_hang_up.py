@@ -17,7 +17,7 @@ class PendingHangUp:
 
     Args:
         end_call: Ends the call. It is called a second time only if it was cancelled.
-        wait_secs: Returns how much longer to wait, in seconds; it is called again after each wait.
+        wait_secs: Returns how much longer to wait; called again after each wait.
         name: Its name in the log.
     """
 
