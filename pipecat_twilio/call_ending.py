@@ -60,7 +60,7 @@ class CallEndingSerializer(FrameSerializer):
         return self
 
     def _read_params(self) -> None:
-        """Creates what depends on the parameters that stay the same in a call."""
+        """Creates what depends on the parameters."""
 
     def _setting(self, name: str) -> Any:
         """Returns a parameter, or its default if the params object lacks it."""
@@ -90,7 +90,7 @@ class CallEndingSerializer(FrameSerializer):
             self._record.caller_stopped_at = monotonic() - stop_secs
 
     def speech_started(self) -> None:
-        """Records that the caller will hear the bot when Twilio has played what it has."""
+        """Records that the caller hears the bot once Twilio has played what it has."""
         self._record.answered(monotonic() + self.unplayed_secs())
 
     def speech_ended(self) -> None:
@@ -106,10 +106,7 @@ class CallEndingSerializer(FrameSerializer):
             logger.warning(f"{self} dropped {reason} ({total} dropped so far): {_in_short(fault)}")
 
     def hand_off(self) -> None:
-        """Leaves the call to somebody else: this serializer will never end it.
-
-        A bot that transfers the call calls this first, before its pipeline ends.
-        """
+        """Never ends the call; a bot that transfers it calls this before its pipeline ends."""
         self._leave_call("hand_off()")
 
     def _leave_call(self, why: str) -> None:
@@ -118,8 +115,7 @@ class CallEndingSerializer(FrameSerializer):
         self._stop_waiting()
 
     def _stream_stopped(self) -> None:
-        # After its stream, a call may go on elsewhere: ending it could cut a transfer.
-        self._leave_call("stop")
+        self._leave_call("stop")  # the call may go on elsewhere: ending it could cut a transfer
         self._report_unless_ending(self._call_left)
 
     def socket_closed(self, code: int | None) -> None:
@@ -213,5 +209,5 @@ def _in_short(fault: object) -> str:
     kind = "" if isinstance(fault, str | MessageError) else f"{type(fault).__name__}: "
     try:
         return f"{kind}{fault}"[:200]
-    except Exception:  # noqa: BLE001  # of an exception that cannot say what it is
+    except Exception:  # noqa: BLE001  # the exception's own __str__ may fail
         return kind

@@ -21,11 +21,9 @@ class MarkFrame(SystemFrame):
     cleared: bool = False
 
     def __post_init__(self) -> None:
-        # Pipecat's __post_init__ sets `name` to the frame's own name.
         mark_name = self.name
-        super().__post_init__()  # type: ignore[no-untyped-call]
-        self._frame_name = self.name
-        self.name = mark_name
+        super().__post_init__()  # type: ignore[no-untyped-call]  # sets the frame's own name
+        self._frame_name, self.name = self.name, mark_name
 
     def __str__(self) -> str:
         return f"{self._frame_name}({self.name!r}, cleared: {self.cleared})"

@@ -1,14 +1,12 @@
 """Puts this package's classes where Pipecat's own code looks for them.
 
-Pipecat's development runner builds the serializer and the transport itself, and its services make
-their resamplers through a factory. So `install` replaces these names in the modules that define
-them, and in those that have already imported them.
+Pipecat's runner builds the serializer and the transport itself, and its services make resamplers
+through a factory. So `install` replaces these names wherever they are defined or were imported.
 """
 
 import inspect
 import sys
 from abc import ABCMeta
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
@@ -46,19 +44,17 @@ class _Name:
         found = getattr(import_module(self.module), self.name)
         if found is self.current is not self.original:  # ours, which the bot may have patched
             return self.original
-        if not _takes_same_arguments(found, ours):
-            raise RuntimeError(
-                f"pipecat-ai {version()} has a {found.__module__}.{found.__qualname__} that "
-                f"pipecat_twilio does not know how to replace; install({argument}=False) leaves "
-                "it alone"
-            )
-        return found
+        if _takes_same_arguments(found, ours):
+            return found
+        raise RuntimeError(
+            f"pipecat-ai {version()} has a {found.__module__}.{found.__qualname__} that this "
+            f"package does not know how to replace; install({argument}=False) leaves it alone"
+        )
 
     def set(self, value: Any) -> tuple[list[str], list[str]]:
         """Sets the name in modules that have it; returns those, and those that keep Pipecat's.
 
-        Classes are replaced in Pipecat's own modules only: other modules may derive from them, and
-        call their methods by the class's name. Functions are replaced everywhere.
+        Classes are replaced in Pipecat's own modules only: others may derive from them.
         """
         changed, kept = [], []
         for module_name, module in list(sys.modules.items()):
@@ -102,7 +98,7 @@ def install(
     imported, but a bot's own module keeps the classes that it has already imported, and the log
     warns of it. Code that names `SOXRStreamAudioResampler` (Genesys, RNNoise) keeps it. From then
     on, our serializers are also instances of Pipecat's class for `isinstance`. A second call
-    replaces the arguments of the first.
+    replaces the arguments of the first. After an error, nothing was changed.
 
     Args:
         serializer: Whether to replace `TwilioFrameSerializer`.
@@ -117,22 +113,20 @@ def install(
 
     Raises:
         ImportError: FastAPI, which Pipecat's transport needs, is not installed.
-        RuntimeError: This release of Pipecat calls one of the three in a way that ours does not
-            support. After this and the following errors, nothing was changed.
+        RuntimeError: This release of Pipecat calls one of the three in an unsupported way.
         TypeError: `params` is not an `InputParams`.
         ValueError: `lead_secs`, `base_url`, `region` or `edge` is not usable.
     """
     if params is not None and not isinstance(params, BaseModel):
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
     # Raises if one is wrong. Region and edge may come separately: the runner may pass the other.
-    call_url("AC0", "CA0", region=region or edge, edge=edge or region, base_url=base_url)
-    if lead_secs is not None:
-        check_lead_secs(lead_secs)
+    call_url("AC0", "CA0", region or edge, edge or region, base_url)
+    check_lead_secs(0 if lead_secs is None else lead_secs)
     with _lock:
         ours: dict[str, Any] = {}
         if serializer:
-            address = {"base_url": base_url, "region": region, "edge": edge}
-            ours["serializer"] = _with_defaults(TwilioFrameSerializer, params=params, **address)
+            defaults = {"params": params, "base_url": base_url, "region": region, "edge": edge}
+            ours["serializer"] = _with_defaults(TwilioFrameSerializer, **defaults)
         if transport:
             from pipecat_twilio import TwilioTransport  # noqa: PLC0415  # needs FastAPI
 
@@ -142,8 +136,8 @@ def install(
         originals = {name: _NAMES[name].find_original(name, ours[name]) for name in ours}
         for name, original in originals.items():
             _NAMES[name].original = original
-        if serializer and isinstance(originals["serializer"], ABCMeta):
-            originals["serializer"].register(TwilioFrameSerializer)
+        if isinstance(theirs := originals.get("serializer"), ABCMeta):
+            theirs.register(TwilioFrameSerializer)
         _set_all(ours)
 
 
@@ -154,7 +148,7 @@ def uninstall() -> None:
 
 
 def _set_all(ours: dict[str, Any]) -> None:
-    """Sets all names to ours, or to Pipecat's own objects, and logs what has changed."""
+    """Sets each name to our object, or to Pipecat's own, and logs what has changed."""
     done, kept = [], []
     for argument, place in _NAMES.items():
         changed, keeping = map(", ".join, place.set(ours.get(argument, place.original)))
@@ -169,23 +163,22 @@ def _set_all(ours: dict[str, Any]) -> None:
         logger.warning(f"imported before install(), and still Pipecat's: {'; '.join(kept)}")
 
 
-def _takes_same_arguments(theirs: Callable[..., Any], ours: Callable[..., Any]) -> bool:
+def _takes_same_arguments(theirs: Any, ours: Any) -> bool:
     """Whether ours accepts every call that Pipecat's object accepts; ours may take more."""
-    if ours is make_stream_resampler and not all(
+    methods_fit = ours is not make_stream_resampler or all(
         _arguments(function) == _arguments(vars(SincStreamResampler).get(name, object))
         for name, function in vars(BaseAudioResampler).items()
         if inspect.iscoroutinefunction(function)
-    ):
-        return False
-    return _arguments(theirs) == _arguments(ours)[: len(_arguments(theirs))]
+    )
+    return methods_fit and _arguments(theirs) == _arguments(ours)[: len(_arguments(theirs))]
 
 
-def _arguments(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+def _arguments(function: Any) -> list[tuple[str, Any]]:
     return [(p.name, p.kind) for p in inspect.signature(function).parameters.values()]
 
 
 def _with_defaults(ours: type, **defaults: Any) -> type:
-    """Returns a subclass of ours with these defaults; ours itself if there are none."""
+    """Returns a subclass of ours with these defaults; ours itself if all are None."""
     defaults = {name: value for name, value in defaults.items() if value is not None}
     if not defaults:
         return ours

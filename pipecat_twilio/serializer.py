@@ -27,11 +27,7 @@ from pipecat_twilio.twilio.playback import MAX_BUFFERED_SECS
 SAMPLE_BYTES = 2
 MESSAGE_SECS = 0.02  # of audio in each of Twilio's messages
 MAX_CHANNELS = 64  # more is a mistake, and would take a lot of memory
-
-TRANSPORT_MESSAGES = (
-    frames.OutputTransportMessageFrame,
-    frames.OutputTransportMessageUrgentFrame,
-)
+TRANSPORT_MESSAGES = frames.OutputTransportMessageFrame, frames.OutputTransportMessageUrgentFrame
 _KEYS = {button.value: button for button in KeypadEntry}
 
 
@@ -70,18 +66,18 @@ class TwilioFrameSerializer(CallEndingSerializer):
             call_sid: The call's SID. This and the following arguments are for ending the call.
             account_sid: The account's SID.
             auth_token: The account's auth token; not together with an API key.
-            region: The Twilio region that processes the call, such as `ie1`; together with
-                `edge`. Credentials belong to a region.
+            region: The Twilio region that processes the call, such as `ie1`; credentials belong to
+                a region. Together with `edge`.
             edge: The Twilio edge to reach the region through, such as `dublin`.
-            base_url: Root of the REST API, verbatim, instead of Twilio's own; with it, region
-                and edge are not used.
+            base_url: Root of the REST API, verbatim but for slashes at its end, instead of Twilio's
+                own. Region and edge are then not used, and SIDs may have another form.
             params: The parameters; by default `InputParams()`.
             api_key_sid: SID of an API key, together with `api_key_secret`.
             api_key_secret: Secret of the API key.
 
         Raises:
-            ValueError: With `auto_hang_up`: a credential is missing, both kinds of credentials
-                are given, only one of region and edge is given, or an argument is malformed.
+            ValueError: With `auto_hang_up`: a credential is missing, both kinds are given, only
+                one of region and edge is given, or an argument is malformed.
         """
         super().__init__(params or self.InputParams())
         self._read_params()
@@ -111,10 +107,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         self._collector = Collector()
 
     async def setup(self, setup: Any) -> None:
-        """Takes the pipeline's input rate; a second call at the same rate keeps all state.
-
-        Args:
-            setup: Anything with an `audio_in_sample_rate` in Hz.
+        """Takes the pipeline's input rate from `setup.audio_in_sample_rate`, in Hz.
 
         Raises:
             ValueError: The rate is not a positive integer.

@@ -26,10 +26,8 @@ class SincStreamResampler(BaseAudioResampler):
     0.1 dB up to `rate / 2 - 600` Hz (7.4 kHz from 24 to 16 kHz), and at least 84 dB down from
     `rate / 2` on. Equal rates return the bytes unchanged.
 
-    The rates may change at any time, which starts a new stream: the audio that the filter still
-    holds is dropped. Call `flush` first to get those 4 ms.
-
-    A chunk may end in the middle of a sample: its last byte waits for the next chunk.
+    A change of the rates starts a new stream and drops the 4 ms that the filter still holds: call
+    `flush` first to get them. If a chunk ends inside a sample, its last byte waits for the next.
 
     Args:
         clear_after_secs: A chunk that comes later than this after the previous one starts a new
@@ -63,7 +61,7 @@ class SincStreamResampler(BaseAudioResampler):
 
         Args:
             audio: Signed 16-bit little-endian samples, mono, at `in_rate`.
-            in_rate: Rate of `audio` in Hz. Whole floats, which some services pass, are accepted.
+            in_rate: Rate of `audio` in Hz; some services pass whole floats.
             out_rate: Rate of the returned audio in Hz.
 
         Returns:

@@ -33,8 +33,8 @@ from pipecat_twilio.twilio import messages
 
 TIMER_SECS = 0.001  # timers are not more exact
 EARLY_SECS = 0.035  # frames due sooner are pushed at once: 20 ms, and jitter. Waking up costs CPU
-LATE_SECS = 0.02  # overdue audio is pushed in steps: the caller's own late audio is read meanwhile
-STEP_SECS = 0.005
+# Overdue audio is pushed in steps: the caller's own late audio is read meanwhile.
+LATE_SECS, STEP_SECS = 0.02, 0.005
 LAST_SECS = 0.01  # the lead when a mixer's queue may soon be empty: speech may still come
 PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
 TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late after taking it
@@ -42,6 +42,7 @@ TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late a
 SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
 PRIVATE_NAMES = {"_callbacks", "_client", "_input", "_input_name", "_output", "_output_name"}
 PRIVATE_NAMES |= {"_params", "_write_frame"}
+_warn_once = cache(logger.warning)
 HEARD_AT = "heard_at"  # in the metadata of audio that was sent: when the caller hears it begin
 
 
@@ -56,11 +57,9 @@ def _unplayed_secs(frame: OutputAudioRawFrame) -> float:
 class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     """The output of a `TwilioTransport`, which makes it."""
 
-    _params: fastapi.FastAPIWebsocketParams
-
     def __init__(self, *args: Any, lead_secs: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._serializer: Any = self._params.serializer
+        self._serializer: Any = self._params.serializer  # type: ignore[attr-defined]
         self._lead_secs = lead_secs
         self._waiting: set[asyncio.Event] = set()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
@@ -123,7 +122,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         return secs - EARLY_SECS * is_last
 
     async def write_dtmf(self, frame: Any) -> None:
-        """Sends the tones of keys at once, and waits for none; an interruption keeps them."""
+        """Sends the tones of keys at once; an interruption does not clear them."""
         for button in frame.buttons or ():
             audio = await load_dtmf_audio(button, sample_rate=self.sample_rate)
             tone = OutputAudioRawFrame(audio, self.sample_rate, 1)
@@ -162,7 +161,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         await self._release(inf)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Processes a frame as Pipecat does, and considers what Twilio has yet to play."""
+        """Does what Pipecat does, and considers what Twilio has yet to play."""
         if isinstance(frame, frames.InterruptionFrame):
             await self._interrupt(frame, direction)
             return
@@ -176,8 +175,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._is_interrupting, self._backlog_secs = True, 0.0
         try:
             kept = [*filter(_unplayed_secs, self._kept)]
-            # While kept audio is played, nothing else is in the buffer. Before that, all is
-            # cleared, and the kept audio is sent again.
+            # While kept audio is played, nothing else is in the buffer. Before, it is sent again.
             if all(each.metadata[HEARD_AT] > monotonic() for each in kept):
                 await super()._write_frame(frame)
                 await self._forget_unheard(kept)
@@ -298,18 +296,11 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
         check_lead_secs(lead_secs)
         super().__init__(websocket, params, input_name, output_name)
         known = {*vars(self), *dir(fastapi.FastAPIWebsocketOutputTransport)}
-        if lacking := PRIVATE_NAMES - known:
-            _warn_once(", ".join(sorted(lacking)))
+        if names := ", ".join(sorted(PRIVATE_NAMES - known)):
+            _warn_once(f"pipecat-ai {version()} lacks {names}: TwilioTransport acts like Pipecat's")
         elif isinstance(params.serializer, TwilioFrameSerializer):
             self._client = client = TwilioClient(websocket, self._callbacks, params)
             self._input = TwilioInputTransport(self, client, params, name=self._input_name)
             self._output = client.output = TwilioOutputTransport(
                 self, client, params, name=self._output_name, lead_secs=lead_secs
             )
-
-
-@cache
-def _warn_once(names: str) -> None:
-    logger.warning(
-        f"pipecat-ai {version()} lacks {names}: TwilioTransport does what Pipecat's does"
-    )

@@ -66,12 +66,7 @@ def polyphase_bank(
     exactly that, and the phase is linear. Row `r` holds the taps of the outputs that lie `r / up`
     of an input period after the newest sample. It sums to 1: no phase has a DC gain of its own.
 
-    Args:
-        up: Outputs per `down` inputs, in lowest terms.
-        down: Inputs per `up` outputs.
-        num_zeros: Half length of the filter in periods of the lower rate.
-        rolloff: Cutoff as a share of the lower Nyquist frequency, in (0, 1].
-        beta: Shape of the Kaiser window; more is a deeper stop band and a wider transition.
+    `up` and `down` are in lowest terms; `rolloff` is in (0, 1].
 
     Returns:
         A read-only float32 array of shape (up, taps); the oldest sample's tap comes first.

@@ -2,9 +2,8 @@
 # cython: embedsignature=True, embedsignature.format=clinic, binding=False
 """A streaming sample-rate converter for live speech, with a delay of 4 ms and no bursts.
 
-A polyphase filter computes each output sample from a window over the input, which ends at the
-newest sample that the output may depend on. So all audio that is due is returned by the same call.
-The state is that window and a fraction of an input period.
+A polyphase filter computes each output from a window over the input, which ends at the newest
+sample that it needs. The state is that window and a fraction of an input period.
 """
 
 import time
@@ -13,7 +12,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.math cimport isfinite
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport int16_t, int64_t, uint8_t
 from libc.string cimport memset
 
@@ -54,19 +53,17 @@ cdef double as_double(value, str name) except? -1:
 cdef class SincResampler:
     """Converts one direction of one call from one sample rate to another, chunk by chunk.
 
-    After n samples since the last reset, flush or pause exactly ceil(n * out_rate / in_rate) have
-    been returned for them, and the same samples in any chunking give the same bytes. The output is
-    delayed by `delay_secs`. Samples are rounded half to even and saturate at the bounds of 16 bits.
-
-    A pause clears the history, and that is all: what `process` then returns is what a new object
-    would return. Call `flush` at the end of an utterance to get its last `delay_secs`.
+    For the first n samples exactly ceil(n * out_rate / in_rate) are returned, with a delay of
+    `delay_secs`, and the same bytes in any chunking. They are rounded half to even and saturate at
+    the bounds of 16 bits. After a reset, flush or pause, the object is as if it were new. Call
+    `flush` at the end of an utterance to get its last `delay_secs`.
 
     The filter is a Kaiser-windowed sinc. By default, where the lower rate is 8 kHz, it is flat
     within 0.1 dB up to 3400 Hz, the telephone band, and at least 84 dB down from 4000 Hz on.
 
-    Rates of a complicated ratio, such as 44101 to 8000 Hz, would need too large a filter and are
-    refused. All usual rates go together, and so do 8 kHz and each multiple of 50 Hz from 1 to
-    48 kHz. Designing a filter takes 10 ms at most; a process keeps the last eight.
+    All usual rates go together, and so do 8 kHz and each multiple of 50 Hz from 1 to 48 kHz. A
+    complicated ratio, such as 44101 to 8000 Hz, would need too large a filter and is refused.
+    Designing a filter takes 10 ms at most; a process keeps the last eight.
 
     Args:
         in_rate: Rate of the input, from 1 to 768000 Hz.
@@ -75,11 +72,11 @@ cdef class SincResampler:
             taps: max(2 * num_zeros, 32) * max(in_rate, out_rate) / gcd(in_rate, out_rate).
         clear_after_secs: A chunk that comes later than this after the previous one comes after a
             pause. None: there are no pauses. Default 0.2, as in Pipecat's resamplers.
-        num_zeros: Half length of the filter, in periods of the lower rate, from 1 to 192. It sets
-            the delay: the default of 32 is 4 ms at 8 kHz.
+        num_zeros: Half length of the filter, from 1 to 192 periods of the lower rate: the delay.
+            The default of 32 is 4 ms at 8 kHz.
         rolloff: Cutoff as a share of the lower Nyquist frequency, above 0 and at most 1.
-        beta: Shape of the Kaiser window, from 0 to 700: more gives more attenuation beyond the
-            cutoff, and a wider transition.
+        beta: Shape of the Kaiser window, from 0 to 700: more attenuates more, with a wider
+            transition.
 
     Raises:
         TypeError: A rate or `num_zeros` is not an integer, or another argument is not a number.
@@ -89,7 +86,7 @@ cdef class SincResampler:
     cdef readonly long in_rate
     cdef readonly long out_rate
     cdef readonly object clear_after_secs
-    cdef double _clear_after_secs  # negative for None
+    cdef double _clear_after_secs  # infinite for None
     cdef double _last_call_secs
     cdef object _bank  # owns the memory of _fir.bank
     cdef fir _fir
@@ -98,22 +95,14 @@ cdef class SincResampler:
     cdef bint _busy
 
     def __cinit__(
-        self,
-        in_rate,
-        out_rate,
-        *,
-        clear_after_secs=0.2,
-        num_zeros=32,
-        rolloff=0.9125,
-        beta=8.5,
+        self, in_rate, out_rate, *, clear_after_secs=0.2, num_zeros=32, rolloff=0.9125, beta=8.5
     ):
         num_zeros = filters.checked_integer("num_zeros", num_zeros, filters.MAX_NUM_ZEROS)
         up, down = filters.reduced_ratio(in_rate, out_rate, num_zeros)
-        self._clear_after_secs = -1
-        if clear_after_secs is not None:
-            self._clear_after_secs = as_double(clear_after_secs, "clear_after_secs")
-            if not self._clear_after_secs >= 0:
-                raise ValueError(f"clear_after_secs must be None or >= 0, got {clear_after_secs!r}")
+        limit_secs = INFINITY if clear_after_secs is None else clear_after_secs
+        self._clear_after_secs = as_double(limit_secs, "clear_after_secs")
+        if not self._clear_after_secs >= 0:
+            raise ValueError(f"clear_after_secs must be None or >= 0, got {clear_after_secs!r}")
         cdef double cutoff = as_double(rolloff, "rolloff"), shape = as_double(beta, "beta")
         if not 0 < cutoff <= 1:
             raise ValueError(f"rolloff must be above 0 and at most 1, got {rolloff!r:.99}")
@@ -159,8 +148,8 @@ cdef class SincResampler:
         Args:
             pcm: Signed 16-bit little-endian samples, mono, at `in_rate`; any C-contiguous buffer.
                 An empty one changes nothing: it does not end or shorten a pause.
-            now: The time in seconds, to recognise pauses. None is `time.monotonic()`. It should
-                be monotonic; a step back is never a pause.
+            now: The time in seconds, to recognise pauses; None is `time.monotonic()`. A step back
+                is never a pause.
 
         Returns:
             Samples of the same format at `out_rate`.
@@ -179,7 +168,7 @@ cdef class SincResampler:
                 secs = as_double(now, "now")
                 if not isfinite(secs):
                     raise ValueError(f"now must be finite, got {now!r:.99}")
-            elif self._clear_after_secs >= 0:
+            elif isfinite(self._clear_after_secs):
                 secs = time.monotonic()
             get_buffer(pcm, &view, "pcm")
             try:
@@ -187,7 +176,7 @@ cdef class SincResampler:
                     raise ValueError(f"pcm must hold whole 16-bit samples, got {view.len} bytes")
                 if not view.len or not self._fir.window:
                     return PyBytes_FromStringAndSize(<char *> view.buf, view.len)
-                if not self._fresh and 0 <= self._clear_after_secs < secs - self._last_call_secs:
+                if not self._fresh and secs - self._last_call_secs > self._clear_after_secs:
                     self._clear()
                 self._last_call_secs = secs
                 self._fresh = False
@@ -228,10 +217,8 @@ cdef class SincResampler:
     cdef int _begin(self) except -1:
         """Marks the object busy, or raises if a call is under way.
 
-        That call may be in another thread, which computes without the GIL. Or it may be an outer
-        call in this thread: the conversion of its argument may run Python code that calls this
-        object. `_busy` is not atomic and relies on the GIL, so this module must not declare
-        `freethreading_compatible`.
+        That call may be in another thread, without the GIL, or in this one, if its argument runs
+        Python code. `_busy` needs the GIL: do not declare `freethreading_compatible`.
         """
         if self._busy:
             raise RuntimeError(f"{self!r} is in use by another call")
@@ -239,7 +226,6 @@ cdef class SincResampler:
         return 0
 
     cdef bytes _run(self, const uint8_t *pcm, Py_ssize_t count):
-        """Takes samples, and returns all outputs that they complete."""
         cdef Py_ssize_t outputs = fir_outputs_in(&self._fir, count * <int64_t> self._fir.up)
         cdef bytes converted = PyBytes_FromStringAndSize(NULL, 2 * outputs)
         cdef int16_t *out = <int16_t *> PyBytes_AS_STRING(converted)

@@ -53,13 +53,10 @@ class SampleJoiner:
         self._at_secs = 0.0
 
     def join(self, chunk: bytes, size: int, key: object, now: float) -> bytes:
-        """Returns all whole samples; keeps the bytes after them for the next chunk.
+        """Returns all whole samples of `size` bytes; keeps the rest for the next chunk.
 
-        Args:
-            chunk: The next piece of the stream.
-            size: Bytes of a sample of all channels.
-            key: The format, such as rate and channels; a change forgets what was kept.
-            now: The time in seconds, always on the same clock.
+        The rest is forgotten if the next chunk has another `key`, such as rate and channels. `now`
+        is the time in seconds.
         """
         limit_secs = inf if self._clear_after_secs is None else self._clear_after_secs
         if self._kept and key == self._key and now - self._at_secs <= limit_secs:
@@ -77,11 +74,8 @@ class Collector:
         self._rate = 0
 
     def add(self, pcm: bytes, min_bytes: int, rate: int) -> bytes:
-        """Adds audio; returns all that was collected if that is `min_bytes`, else nothing.
-
-        Audio that was collected at another rate is forgotten: a frame has one rate.
-        """
-        if rate != self._rate:
+        """Adds audio; returns all that was collected if that is `min_bytes`, else nothing."""
+        if rate != self._rate:  # a frame has one rate
             self._collected.clear()
             self._rate = rate
         self._collected += pcm

@@ -1,4 +1,4 @@
-/* The vector loops of ulaw.pyx. Its caller vouches for pointers and lengths.
+/* The vector loops of ulaw.pyx. No bounds checks: pass valid pointers and lengths.
  *
  * A mu-law code is a small floating-point number: a sign, 3 bits of segment (its exponent) and
  * 4 bits of step (its mantissa), all inverted, of a magnitude with the bias 132 added. So the
@@ -6,15 +6,13 @@
  * or read from there. Segment 0 starts at 2**7, which is float exponent 127 + 7.
  *
  * A 32-bit lane holds two neighbouring samples of 16 bits, "even" in its lower and "odd" in its
- * upper bits. Each becomes a float of its own, of which only the upper 16 bits matter.
- *
- * Vectors are 32 bytes on every path: the compiler splits them where the path's own are shorter.
+ * upper bits. Each becomes a float of its own, of which only the upper 16 bits matter. Vectors are
+ * 32 bytes: the compiler splits them on a path with shorter ones.
  */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
-
 #include "vectors.h"
 
 enum { ULAW_BIAS = 132, SEGMENT_0 = (127 + 7) << 4, ULAW_BLOCK = 16 };
@@ -56,29 +54,22 @@ INLINE void encode_blocks(const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
     }
 }
 
-AVX2 static void decode_blocks_avx2(const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
-    decode_blocks(codes, pcm, count);
+INLINE void convert_blocks(const uint8_t *data, uint8_t *out, ptrdiff_t count, int decoding) {
+    if (decoding) decode_blocks(data, out, count);
+    else encode_blocks(data, out, count);
 }
 
-AVX2 static void encode_blocks_avx2(const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
-    encode_blocks(pcm, codes, count);
+AVX2 static void convert_avx2(const uint8_t *data, uint8_t *out, ptrdiff_t count, int decoding) {
+    convert_blocks(data, out, count, decoding);
 }
 
-/* Each converts the whole blocks of `count`, and returns how many samples these have. */
-static ptrdiff_t ulaw_decode_vectors(const uint8_t *codes, uint8_t *pcm, ptrdiff_t count) {
+/* Converts the whole blocks of `count` samples, and returns how many samples these have. */
+static ptrdiff_t ulaw_vectors(const uint8_t *data, uint8_t *out, ptrdiff_t count, int decoding) {
     count -= count % ULAW_BLOCK;
-    if (use_avx2) decode_blocks_avx2(codes, pcm, count);
-    else decode_blocks(codes, pcm, count);
-    return count;
-}
-
-static ptrdiff_t ulaw_encode_vectors(const uint8_t *pcm, uint8_t *codes, ptrdiff_t count) {
-    count -= count % ULAW_BLOCK;
-    if (use_avx2) encode_blocks_avx2(pcm, codes, count);
-    else encode_blocks(pcm, codes, count);
+    if (use_avx2) convert_avx2(data, out, count, decoding);
+    else convert_blocks(data, out, count, decoding);
     return count;
 }
 #else
-#define ulaw_decode_vectors(codes, pcm, count) 0 /* the tables convert everything */
-#define ulaw_encode_vectors(pcm, codes, count) 0
+#define ulaw_vectors(data, out, count, decoding) 0 /* the tables convert everything */
 #endif

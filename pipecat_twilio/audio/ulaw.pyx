@@ -2,9 +2,9 @@
 # cython: embedsignature=True, embedsignature.format=clinic, binding=False
 """G.711 mu-law: 8-bit codes to and from 16-bit linear PCM.
 
-Two tables, computed from the definition when the module loads, are the specification of both
-directions. ulaw.h computes the same functions for whole blocks of 16 samples; the tables convert
-the rest. The results are those of the reference software of ITU-T G.191.
+Two tables, computed from the definition when the module loads, specify both directions. ulaw.h
+computes the same for whole blocks of 16 samples; the tables convert the rest. The results are those
+of the reference software of ITU-T G.191.
 
 Source: ITU-T G.711 (11/1988), table 2; ITU-T G.191, g711.c.
 """
@@ -19,8 +19,7 @@ cdef extern from "vectors.h":
     const char *choose_vector_path()
 
 cdef extern from "ulaw.h" nogil:
-    Py_ssize_t ulaw_decode_vectors(const uint8_t *codes, uint8_t *pcm, Py_ssize_t count)
-    Py_ssize_t ulaw_encode_vectors(const uint8_t *pcm, uint8_t *codes, Py_ssize_t count)
+    Py_ssize_t ulaw_vectors(const uint8_t *data, uint8_t *out, Py_ssize_t count, bint decoding)
 
 cdef enum:
     LONG_INPUT = 16384  # in bytes; from here on it pays to release the GIL
@@ -48,52 +47,42 @@ cdef uint8_t encoded(int sample) noexcept:
     return ~(negative << 7 | segment << 4 | step) & 0xFF
 
 
-cdef void fill_tables() noexcept:
-    cdef int code, sample
-    for code in range(256):
-        DECODED[code] = decoded(code)
-    for sample in range(-8192, 8192):
-        ENCODED[sample & 0x3FFF] = encoded(sample)
-
-
-fill_tables()
+cdef int i
+for i in range(256):
+    DECODED[i] = decoded(i)
+for i in range(-8192, 8192):
+    ENCODED[i & 0x3FFF] = encoded(i)
 
 vector_path = choose_vector_path().decode()
 
 
-ctypedef void (*loop_t)(const uint8_t *data, uint8_t *out, Py_ssize_t count) noexcept nogil
-
-
-cdef void decode_loop(const uint8_t *codes, uint8_t *pcm, Py_ssize_t count) noexcept nogil:
+cdef void convert(
+    const uint8_t *data, uint8_t *out, Py_ssize_t count, bint decoding
+) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(ulaw_decode_vectors(codes, pcm, count), count):
-        (<int16_t *> pcm)[i] = DECODED[codes[i]]
+    for i in range(ulaw_vectors(data, out, count, decoding), count):
+        if decoding:
+            (<int16_t *> out)[i] = DECODED[data[i]]
+        else:  # the sample byte by byte: a caller's buffer may start at an odd address
+            out[i] = ENCODED[(data[2 * i + 1] << 6) | (data[2 * i] >> 2)]
 
 
-cdef void encode_loop(const uint8_t *pcm, uint8_t *codes, Py_ssize_t count) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(ulaw_encode_vectors(pcm, codes, count), count):
-        # The sample byte by byte: a caller's buffer may start at an odd address.
-        codes[i] = ENCODED[(pcm[2 * i + 1] << 6) | (pcm[2 * i] >> 2)]
-
-
-cdef bytes converted(data, str name, loop_t loop, Py_ssize_t in_size, Py_ssize_t out_size):
-    """Converts a buffer whose samples have `in_size` bytes to samples of `out_size` bytes."""
+cdef bytes converted(data, str name, bint decoding):
     cdef Py_buffer view
     cdef Py_ssize_t count
     cdef uint8_t *into
     get_buffer(data, &view, name)
     try:
-        if view.len % in_size:
+        if not decoding and view.len % 2:
             raise ValueError(f"{name} must hold whole 16-bit samples, got {view.len} bytes")
-        count = view.len // in_size
-        out = PyBytes_FromStringAndSize(NULL, count * out_size)
+        count = view.len if decoding else view.len // 2
+        out = PyBytes_FromStringAndSize(NULL, 2 * count if decoding else count)
         into = <uint8_t *> PyBytes_AS_STRING(out)
         if view.len < LONG_INPUT:
-            loop(<const uint8_t *> view.buf, into, count)
+            convert(<const uint8_t *> view.buf, into, count, decoding)
         else:
             with nogil:
-                loop(<const uint8_t *> view.buf, into, count)
+                convert(<const uint8_t *> view.buf, into, count, decoding)
         return out
     finally:
         PyBuffer_Release(&view)
@@ -112,7 +101,7 @@ def decode(ulaw) -> bytes:
         TypeError: `ulaw` is not bytes-like.
         ValueError: `ulaw` is not C-contiguous.
     """
-    return converted(ulaw, "ulaw", decode_loop, 1, 2)
+    return converted(ulaw, "ulaw", decoding=True)
 
 
 def encode(pcm) -> bytes:
@@ -132,4 +121,4 @@ def encode(pcm) -> bytes:
         TypeError: `pcm` is not bytes-like.
         ValueError: `pcm` is not C-contiguous, or its number of bytes is odd.
     """
-    return converted(pcm, "pcm", encode_loop, 2, 1)
+    return converted(pcm, "pcm", decoding=False)

@@ -1,10 +1,9 @@
 /* The vector paths of ulaw.h and fir.h, and the choice between them.
  *
- * A loop is an INLINE function in the vector types that GCC and clang share. It is compiled into two
+ * A loop is an INLINE function in the vector types that GCC and clang share, compiled into two
  * functions. "baseline" has what every machine of the architecture has (SSE2 on x86-64, NEON on
- * arm64). "avx2" adds AVX2 with FMA; it is marked AVX2, and chosen where use_avx2 is true. So this
- * also works on musl, on macOS and in sanitizer builds, where target_clones does not. A third path
- * for AVX-512 gained nothing on AMD Zen 4.
+ * arm64). "avx2", marked AVX2, adds AVX2 with FMA. This also works on musl, on macOS and in
+ * sanitizer builds, where target_clones does not. AVX-512 gained nothing on AMD Zen 4.
  *
  * Other compilers (MSVC, GCC before 9, which lacks __builtin_convertvector), and builds with
  * PIPECAT_TWILIO_PLAIN defined, get the "plain" path: loops without vectors.

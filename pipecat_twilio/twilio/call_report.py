@@ -1,7 +1,6 @@
-"""What happened in a call: counts and times, as the bot sees them.
+"""What happened in a call, as the bot sees it: `CallRecord` is updated, `CallReport` shows it.
 
-`CallRecord` is updated during the call, at almost no cost. A `CallReport` can be made from it at
-any time. Every `now` is a time in seconds on one monotonic clock.
+Every `now` is a time in seconds on one monotonic clock.
 """
 
 from collections import Counter
@@ -24,12 +23,11 @@ class CallReport:
         call_sid: The call's SID; empty if the serializer does not know it.
         caller_secs: How much of the caller's audio came in.
         bot_secs: How much of the bot's audio was sent.
-        first_audio_secs: When the bot's first audio was sent, counted from the start of the
-            stream; None if none was sent.
+        first_audio_secs: From the start of the stream to the bot's first audio; None if none.
         answers: How often the bot spoke after the caller had. This and the next two are measured
             by `TwilioTransport` in a pipeline with VAD.
-        answer_secs: The median time from the end of the caller's speech until the caller heard
-            the bot; None if there is none.
+        answer_secs: Median time from the end of the caller's speech until the bot was heard; None
+            if there is none.
         worst_answer_secs: The longest of these times; None if there is none.
         gaps: How often Twilio had played everything while the bot had more to say.
         gap_secs: The sum of those gaps.
@@ -38,9 +36,9 @@ class CallReport:
         dropped: How many messages and frames could not be used, by reason.
         marks_played: How many marks came back because the audio before them was played.
         marks_cleared: How many came back because it was cleared.
-        ended_by: What ended the call: `stop` (Twilio ended the stream), `hand_off()`, the type of
-            the frame that ended the pipeline, `disconnect` (the socket closed without a `stop`),
-            or `server stopped`. Empty while the call goes on.
+        ended_by: `stop` (Twilio ended the stream), `hand_off()`, the type of the pipeline's last
+            frame, `disconnect` (the socket closed without a `stop`), or `server stopped`; empty
+            while the call goes on.
         rest_answer: The answer to the hang-up over REST; empty if there was none.
     """
 
@@ -63,8 +61,7 @@ class CallReport:
     rest_answer: str
 
     def __str__(self) -> str:
-        figures = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        texts = {n: f"{v:.2f}" if isinstance(v, float) else str(v) for n, v in figures.items()}
+        texts = {n: f"{v:.2f}" if isinstance(v, float) else str(v) for n, v in vars(self).items()}
         # A stranger who opened the socket may have made up the SIDs.
         safe = {n: text if text.isprintable() else ascii(text) for n, text in texts.items()}
         told = (f"{n} {t:.300}" for n, t in safe.items() if t not in ("", "None", "{}"))
@@ -96,12 +93,9 @@ class CallRecord:
     def heard(self, secs: float, stream_secs: float, now: float) -> None:
         """Records seconds of the caller's audio; `stream_secs` is the stream's own time."""
         self.caller_secs += secs
-        started_at = now - stream_secs
-        if started_at < self.started_at and self.first_audio_at == inf:
-            self.started_at = started_at  # the message with the least delay has the best estimate
-        silence_secs = now - self.last_message_at
-        if silence_secs > self.longest_silence_secs:  # noqa: PLR1730  # a call of `max` costs more
-            self.longest_silence_secs = silence_secs
+        if self.first_audio_at == inf:  # the message with the least delay has the best estimate
+            self.started_at = min(self.started_at, now - stream_secs)
+        self.longest_silence_secs = max(self.longest_silence_secs, now - self.last_message_at)
         self.last_message_at = now
 
     def said(self, secs: float, empty_secs: float, now: float) -> None:
@@ -120,11 +114,11 @@ class CallRecord:
             self.answer_times.append(heard_at - self.caller_stopped_at)
             self.caller_stopped_at = None
 
-    def end(self, what: str, now: float, *, counts_silence: bool) -> None:
+    def end(self, ended_by: str, now: float, *, counts_silence: bool) -> None:
         """Records what ended the call; `counts_silence` if the socket was read until then."""
         if counts_silence:
             self.longest_silence_secs = self._silence_secs(now)
-        self.ended_by = what
+        self.ended_by = ended_by
 
     def _silence_secs(self, now: float) -> float:
         """Returns the longest silence, with the one that goes on unless the call has ended."""

@@ -29,10 +29,7 @@ R = TypeVar("R")
 
 
 def without_traceback(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function that checks arguments raise its errors without the frames below it.
-
-    By default, loguru logs the variables in each line of a traceback.
-    """
+    """Makes a function raise its errors without the frames below it: loguru logs variables."""
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -75,12 +72,11 @@ class CallResource:
         for name, value in vars(self).items():
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"{name} must be a str, got {type(value).__name__}")
+        login = self.auth_token or self.api_key_sid or self.api_key_secret
         needed = {
             "call_sid": self.call_sid,
             "account_sid": self.account_sid,
-            "auth_token or api_key_sid + api_key_secret": (
-                self.auth_token or self.api_key_sid or self.api_key_secret
-            ),
+            "auth_token or api_key_sid + api_key_secret": login,
         }
         if missing := ", ".join(name for name, value in needed.items() if not value):
             raise ValueError(f"auto_hang_up is enabled but missing required parameters: {missing}")
@@ -93,20 +89,15 @@ class CallResource:
             )
         if len(self.api_key_sid or "") > _MAX_SID_LENGTH:
             raise ValueError(f"api_key_sid must have at most {_MAX_SID_LENGTH} characters")
-        self.url = call_url(
-            str(self.account_sid),
-            str(self.call_sid),
-            region=self.region,
-            edge=self.edge,
-            base_url=self.base_url,
-        )
+        sids = str(self.account_sid), str(self.call_sid)
+        self.url = call_url(*sids, self.region, self.edge, self.base_url)
         self.credentials_region = self.base_url or self.region or "us1, the default"
         self.credentials = "auth token" if self.auth_token else f"API key {self.api_key_sid!a}"
         self._secret = str(self.auth_token or self.api_key_secret)
-        name, user = "account_sid", self.account_sid
-        if not self.auth_token:
-            name, user = "api_key_sid", self.api_key_sid
-        if ":" in str(user):  # RFC 7617, section 2: the secret begins after the first one
+        name = "account_sid" if self.auth_token else "api_key_sid"
+        if ":" in (
+            user := getattr(self, name)
+        ):  # RFC 7617, section 2: the secret follows the first
             raise ValueError(f"{name} must not contain a colon, got {user!a:.99}")
         try:
             login = b64encode(f"{user}:{self._secret}".encode()).decode()
@@ -124,18 +115,12 @@ class CallResource:
 
 
 def call_url(
-    account_sid: str,
-    call_sid: str,
-    *,
-    region: str | None = None,
-    edge: str | None = None,
-    base_url: str | None = None,
+    account_sid: str, call_sid: str, region: str | None, edge: str | None, base_url: str | None
 ) -> str:
     """Returns the address of a call's resource; the arguments are those of `CallResource`.
 
     Raises:
-        ValueError: An argument has a character that could lead the request elsewhere, or one of
-            region and edge is missing and there is no `base_url`.
+        ValueError: One could lead the request elsewhere, or region or edge is missing.
     """
     if base_url:
         form, allowed = _OTHER_SID, "printable ASCII without / ? # % \\, and not only dots"

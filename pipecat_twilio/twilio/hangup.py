@@ -1,7 +1,6 @@
 """The request that ends a call over Twilio's REST API.
 
-No secret is ever logged: aiohttp's errors can quote the request's headers, so only their type is
-logged.
+Of aiohttp's errors only the type is logged: they can quote the request's headers, which are secret.
 
 The retries are written here: retry libraries have no single time limit for attempts and pauses
 together, and do not know `Retry-After`.
@@ -22,10 +21,9 @@ from yarl import URL
 
 from pipecat_twilio.twilio.call_resource import CallResource
 
+# By status and Twilio's code. Source: https://www.twilio.com/docs/api/errors/20404 and 21220
 _ALREADY_OVER: dict[tuple[int, int | None], str] = {
-    # https://www.twilio.com/docs/api/errors/20404
     (404, 20404): "had ended already, or is no call of this account",
-    # https://www.twilio.com/docs/api/errors/21220
     (400, 21220): "had ended already",
 }
 
@@ -36,17 +34,11 @@ _MAX_BODY_SECS = 1.0  # Twilio's answers are short and come in one piece
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of ending a call.
+    """The result of ending a call."""
 
-    Attributes:
-        over: Whether the call is known to be over.
-        answer: What the server answered, or why there is no answer; short, printable, not secret.
-        attempts: How many requests were made.
-    """
-
-    over: bool
-    answer: str
-    attempts: int
+    over: bool  # as far as is known
+    answer: str  # the server's, or why there is none; short, printable, not secret
+    attempts: int  # how many requests were made
 
 
 @dataclass(frozen=True)
@@ -63,14 +55,8 @@ async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Outco
     """Ends a call, and logs the result.
 
     After a connection error, 408, 429 or 5xx it tries again: after a growing random pause, and no
-    sooner than `Retry-After` asks. To end a call twice does no harm.
-
-    Args:
-        resource: The call.
-        timeout_secs: Limit for all attempts and pauses together, in seconds.
-
-    Returns:
-        The result. Nothing but `CancelledError` is raised.
+    sooner than `Retry-After` asks. To end a call twice does no harm. `timeout_secs` is the limit
+    for all attempts and pauses together. Nothing but `CancelledError` is raised.
     """
     answer, attempts = _Answer(f"no answer within {timeout_secs} s"), 0
     try:
@@ -121,8 +107,7 @@ async def _post(session: aiohttp.ClientSession, resource: CallResource) -> aioht
 def _proxy(url: URL) -> str | None:
     """Returns the proxy that the environment names for an address, if any.
 
-    aiohttp's own `trust_env` would also read `.netrc`. If that has a login for this host, aiohttp
-    3.11 sends it instead of ours, and 3.14 sends nothing.
+    aiohttp's `trust_env` would also read `.netrc`: 3.11 sends its login, 3.14 none.
     """
     proxy = getproxies().get(url.scheme)
     # With the port, since an entry of NO_PROXY may have one.
@@ -179,10 +164,7 @@ def _random_pause_secs(attempts: int) -> float:
 
 
 def _retry_after_secs(header: str | None) -> float:
-    """Reads `Retry-After`, seconds or a date; 0 if it says nothing.
-
-    Source: RFC 9110, section 10.2.3.
-    """
+    """Reads `Retry-After`, seconds or a date; otherwise 0. Source: RFC 9110, section 10.2.3."""
     header = header or ""
     if header.isascii() and header.isdecimal():
         return float(header)

@@ -53,7 +53,7 @@ class MediaFormat(_Part, frozen=True, gc=False):
 
 
 class StreamStart(_Part, frozen=True, gc=False):
-    """The call that the stream belongs to.
+    """The call of the stream.
 
     `custom_parameters` are the `<Parameter>`s of the TwiML that opened the stream. A value that
     is not a string, which Twilio never sends, is its JSON text: `5` is `"5"`, and null is empty.
@@ -68,17 +68,13 @@ class StreamStart(_Part, frozen=True, gc=False):
 
 
 class Start(_Message, frozen=True, gc=False, tag="start"):
-    """The second message: audio follows.
-
-    `stream_sid` may be given here or in `start`; without one the message is unreadable.
-    """
+    """The second message: audio follows. Its `stream_sid` may also be given in `start` only."""
 
     stream_sid: str = ""
     start: StreamStart = StreamStart()
 
     def __post_init__(self) -> None:
-        stream_sid = self.stream_sid or self.start.stream_sid
-        if not stream_sid:
+        if not (stream_sid := self.stream_sid or self.start.stream_sid):
             raise ValueError("`start` has no streamSid")
         msgspec.structs.force_setattr(self, "stream_sid", stream_sid)
 
@@ -89,10 +85,9 @@ _FiniteFloat = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
 
 
 class MediaPart(_Part, frozen=True, gc=False):
-    """A piece of audio: `payload` is mu-law.
+    """A piece of mu-law audio, the caller's unless `track` is the bot's own.
 
-    With any `track` but the bot's own it is the caller's. `timestamp` is in milliseconds since the
-    stream began. Both are None if they cannot be read.
+    `timestamp` is in milliseconds since the stream began. Both are None if they cannot be read.
     """
 
     payload: bytes
@@ -139,9 +134,8 @@ Message = Connected | Start | Media | Dtmf | Mark | Stop
 
 # Not strict: Twilio writes its numbers as strings.
 _decode: Callable[[str | bytes], Message] = msgspec.json.Decoder(Message, strict=False).decode
-_decode_object: Callable[[str | bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(
-    dict[str, msgspec.Raw]
-).decode
+_Fields = dict[str, msgspec.Raw]
+_decode_object: Callable[[str | bytes], _Fields] = msgspec.json.Decoder(_Fields).decode
 _TYPES: dict[str, type[_Message]] = {
     str(kind.__struct_config__.tag): kind for kind in (Connected, Start, Media, Dtmf, Mark, Stop)
 }

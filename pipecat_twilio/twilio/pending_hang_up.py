@@ -17,7 +17,7 @@ class PendingHangUp:
 
     Args:
         end_call: Ends the call. It is called a second time only if it was cancelled.
-        wait_secs: Returns how much longer to wait, in seconds; it is called again after each wait.
+        wait_secs: Returns how much longer to wait; called again after each wait.
         name: Its name in the log.
     """
 
@@ -59,7 +59,7 @@ class PendingHangUp:
                 await self._wait()
                 await self._hang_up()
             except asyncio.CancelledError:
-                self._task.uncancel()  # the cancellation has been handled
+                self._task.uncancel()
                 logger.debug(f"{self._name} was cancelled, and hangs up at once")
                 await self._hang_up()
             is_done = True

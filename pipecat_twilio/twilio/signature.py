@@ -35,12 +35,10 @@ def is_valid_signature(
         params: The form parameters of a webhook, each with its value or values; None for a
             WebSocket, a GET request or a JSON webhook.
         body: The body of a webhook as it was received. It is needed if the URL has a
-            `bodySHA256`, which must be its hash. A body with neither `bodySHA256` nor `params` is
-            not signed, and so not valid.
+            `bodySHA256`, which must be its hash. With neither that nor `params` it is not valid.
 
     Returns:
-        Whether the signature is valid. False for hostile or malformed arguments too: nothing is
-        raised.
+        Whether the signature is valid. False for malformed arguments too: nothing is raised.
     """
     if not auth_token or not isinstance(signature, str) or not isinstance(url, str):
         return False
