@@ -35,6 +35,7 @@ from pipecat_twilio.twilio.hangup import Outcome, hang_up
 pytestmark = pytest.mark.usefixtures("quick")
 
 GONE = '{"code": 20404, "message": "not found", "status": 404}'
+ODD_SIDS = {"account_sid": "v3:abc:def", "call_sid": "!\"$&'()*+,-.0:;<=>@[]^_`{|}~"}
 PAST = "Fri, 31 Dec 1999 23:59:59 GMT"
 
 
@@ -43,26 +44,25 @@ def levels(log: list[str]) -> list[str]:
 
 
 @BOTH_KINDS
-async def test_the_request_is_the_documented_one(server, credentials, login, log) -> None:
+@pytest.mark.parametrize("sids", [{}, ODD_SIDS])
+async def test_the_request_is_the_documented_one_at_the_address_verbatim(
+    server: Server, credentials, login, sids, log: list[str]
+) -> None:
+    if sids:  # a login cannot hold a colon
+        credentials = {"api_key_sid": KEY, "api_key_secret": SECRET}
+        login = f"{KEY}:{SECRET}"
     server.answers = [reply(200, '{"status": "completed"}')]
-    assert await hang_up(call(server, **credentials)) == Outcome(True, "200", 1)
+    resource = call(server, **credentials, **sids, base_url=f"{server.url}/%7e%2F")
+    assert await hang_up(resource) == Outcome(True, "200", 1)
     (request,) = server.requests
-    assert request.line == f"POST {PATH} HTTP/1.1"
+    account, sid = {"account_sid": ACCOUNT, "call_sid": CALL, **sids}.values()
+    path = f"/%7e%2F/2010-04-01/Accounts/{account}/Calls/{sid}.json"
+    assert request.line == f"POST {path} HTTP/1.1"
     assert request.body == b"Status=completed"
     assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
     assert request.headers["Authorization"] == "Basic " + base64.b64encode(login.encode()).decode()
     assert request.headers["Accept-Encoding"] == "identity"
-    assert log == [f"INFO <Call {CALL}> was ended\n"]
-
-
-async def test_the_address_is_sent_verbatim(server: Server) -> None:
-    server.answers = [reply(200)]
-    sids = {"account_sid": "v3:abc:def", "call_sid": "!\"$&'()*+,-.0:;<=>@[]^_`{|}~"}
-    where = {"base_url": f"{server.url}/%7e%2F"}
-    key = {"api_key_sid": KEY, "api_key_secret": SECRET}
-    assert (await hang_up(call(server, **key, **sids, **where))).over
-    path = f"/%7e%2F/2010-04-01/Accounts/v3:abc:def/Calls/{sids['call_sid']}.json"
-    assert server.requests[0].line == f"POST {path} HTTP/1.1"
+    assert log[-1] == f"INFO <Call {sid}> was ended\n"
 
 
 class TestAnswers:
