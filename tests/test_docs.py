@@ -47,11 +47,6 @@ class TestSnippets:
     def test_a_snippet_runs(self, snippet: str) -> None:
         names_of(snippet)
 
-    def test_the_swap_names_what_is_there(self) -> None:
-        (swap,) = snippets("diff")
-        for line in swap.splitlines():
-            exec(line[1:])
-
     def test_the_second_command_is_what_continuous_integration_runs(self) -> None:
         demo, tests, phone, _ = (command.strip() for command in snippets("sh", "README.md"))
         assert (demo, phone) == (f"{tests} -e demo", f"{tests} -e phone")
@@ -64,15 +59,11 @@ class TestSnippets:
             assert re.search(rf"\b{name}\b", there), name
 
     async def test_what_was_heard_is_recorded(self) -> None:
-        heard_class = names_of("class Heard")["Heard"]
-        down, _ = await run_test(heard_class("MZ1"), frames_to_send=[TTSStoppedFrame()])
-        stopped, mark = down
-        assert isinstance(stopped, TTSStoppedFrame)
-        assert mark.message == messages.mark("MZ1", "answer")
-        heard = heard_class("MZ1")
+        heard = names_of("class Heard")["Heard"]("MZ1")
         marks = [MarkFrame("other"), MarkFrame("answer"), MarkFrame("answer", cleared=True)]
-        await run_test(heard, frames_to_send=marks)
+        down, _ = await run_test(heard, frames_to_send=[*marks, TTSStoppedFrame()])
         assert heard.heard == [True, False]
+        assert down[-1].message == messages.mark("MZ1", "answer")
 
     async def test_a_transfer_hands_off_before_it_moves_the_call(self) -> None:
         order: list[object] = []

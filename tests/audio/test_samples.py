@@ -68,35 +68,40 @@ def test_collector_returns_all_audio_of_one_rate_when_there_is_enough() -> None:
     assert added == [b"", b"defg"]
 
 
-class TestPcmBytes:
-    def test_bytes_are_returned_as_they_are(self) -> None:
-        audio = b"abcd"
-        assert pcm_bytes(audio, 4) is audio
+SAMPLES = np.arange(10, dtype="<i2")
 
-    @pytest.mark.parametrize("dtype", ["<i2", "u1", "i1"])
-    def test_buffers_of_samples_or_bytes_are_taken(self, dtype: str) -> None:
-        samples = np.frombuffer(bytes(range(20)), dtype)
-        for audio in (samples, samples[::2], bytearray(samples.tobytes())):
-            assert pcm_bytes(audio, 20) == bytes(audio)
 
-    @pytest.mark.parametrize("code", ["c", "b", "@B", "@h"])
-    def test_views_of_every_16_bit_or_byte_format_are_taken(self, code: str) -> None:
-        assert pcm_bytes(memoryview(b"abcd").cast(code), 4) == b"abcd"
+@pytest.mark.parametrize(
+    "audio",
+    [
+        *(SAMPLES.tobytes(), bytearray(20), SAMPLES, SAMPLES[::2]),
+        *(np.arange(20, dtype=dtype) for dtype in ("u1", "i1")),
+        *(memoryview(b"abcd").cast(code) for code in ("c", "b", "@B", "@h")),
+    ],
+)
+def test_any_buffer_of_16_bit_samples_or_bytes_is_pcm(audio) -> None:
+    pcm = pcm_bytes(audio, 20)
+    assert pcm == bytes(audio)
+    assert pcm is audio or type(audio) is not bytes
 
-    @pytest.mark.parametrize("dtype", ["<f4", "<i4", ">i2", "<u2"])
-    def test_a_buffer_of_something_else_is_refused(self, dtype: str) -> None:
-        with pytest.raises(ValueError, match="audio must be 16-bit samples, got a buffer of"):
-            pcm_bytes(np.zeros(10, dtype), 1000)
 
-    @pytest.mark.parametrize("audio", [bytes(6), bytearray(6), np.zeros(3, "<i2")])
-    def test_more_bytes_than_allowed_are_refused(self, audio) -> None:
-        with pytest.raises(ValueError, match="audio must have at most 5 bytes, got 6"):
-            pcm_bytes(audio, 5)
-
-    @pytest.mark.parametrize("audio", [None, "text", 5, [1, 2]])
-    def test_an_object_that_is_not_a_buffer_is_a_type_error(self, audio) -> None:
-        with pytest.raises(TypeError):
-            pcm_bytes(audio, 4)
+@pytest.mark.parametrize(
+    ("audio", "error", "text"),
+    [
+        *(
+            (np.zeros(10, dtype), ValueError, "audio must be 16-bit samples, got a buffer of")
+            for dtype in ("<f4", "<i4", ">i2", "<u2")
+        ),
+        *(
+            (audio, ValueError, "audio must have at most 5 bytes, got 6")
+            for audio in (bytes(6), bytearray(6), np.zeros(3, "<i2"))
+        ),
+        *((audio, TypeError, "buffer|bytes-like") for audio in (None, "text", 5, [1, 2])),
+    ],
+)
+def test_any_other_audio_is_refused(audio, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        pcm_bytes(audio, 1000 if "samples" in text else 5)
 
 
 @pytest.mark.parametrize("value", [1, 8000, 10**400, 8000.0, np.int64(8000), np.float32(2)])

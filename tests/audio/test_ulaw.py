@@ -4,6 +4,7 @@ import audioop
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,10 @@ def test_every_code_and_sample_is_converted_as_by_audioop_except_below_zero() ->
     assert ulaw.decode(b"\x7f\xff") == bytes(4)
 
 
+def resample(pcm: Any) -> bytes:
+    return SincResampler(8000, 16000).process(pcm)
+
+
 @pytest.mark.parametrize("offset", range(16))
 def test_vectors_and_tables_agree_on_every_value_in_every_position(offset: int) -> None:
     # One value at a time takes the tables; in a block of 16, the vectors; the rest, the tables.
@@ -45,7 +50,7 @@ def test_vectors_and_tables_agree_on_every_value_in_every_position(offset: int) 
         assert ulaw.encode(pcm[2 * cut :]) == code_by_code[cut:]
 
 
-@pytest.mark.parametrize("convert", [ulaw.decode, ulaw.encode])
+@pytest.mark.parametrize("convert", [ulaw.decode, ulaw.encode, resample])
 @pytest.mark.parametrize("size", [0, 4, 160, 100_000])
 def test_any_c_contiguous_buffer_is_taken(convert: Callable, size: int) -> None:
     data = np.random.default_rng(1).bytes(size)

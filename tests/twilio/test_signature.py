@@ -11,6 +11,7 @@ from pipecat_twilio import is_valid_signature
 
 TOKEN = "12345678901234567890123456789012"
 VALIDATOR = RequestValidator(TOKEN)
+VALIDATORS = [VALIDATOR] * 9 + [RequestValidator(TOKEN[:-1] + "3")]
 
 
 class Params(dict):
@@ -33,7 +34,7 @@ def generated_case(rng: random.Random) -> tuple[str, dict[str, str | list[str]]]
     for _ in range(rng.randrange(4)):
         name = "".join(rng.choice("abcXYZ_09\u00e9") for _ in range(rng.randrange(1, 6)))
         values = [
-            "".join(rng.choice("abc +&=/\u20ac") for _ in range(rng.randrange(5)))
+            "".join(rng.choice("abc +&=/\u20ac") for _ in range(rng.randrange(3)))
             for _ in range(rng.randrange(1, 4))
         ]
         params[name] = values if len(values) > 1 else values[0]
@@ -58,8 +59,9 @@ def test_the_result_for_a_url_is_that_of_twilios_own_library() -> None:
     seen = {True: 0, False: 0}
     for _ in range(10_000):
         url, params = generated_case(rng)
-        signed = rng.choice([url, neighbour(rng, url), generated_case(rng)[0]])
-        signature = VALIDATOR.compute_signature(signed, Params(params))
+        signed = rng.choice([url, url, neighbour(rng, url), generated_case(rng)[0]])
+        signed_params = params if rng.random() < 0.8 else generated_case(rng)[1]
+        signature = rng.choice(VALIDATORS).compute_signature(signed, Params(signed_params))
         theirs = VALIDATOR.validate(url, Params(params), signature)
         ours = is_valid_signature(TOKEN, url, signature, params)
         if url.lower().startswith("ws"):  # more is tried: below
@@ -68,23 +70,6 @@ def test_the_result_for_a_url_is_that_of_twilios_own_library() -> None:
             assert ours == theirs, (url, signed)
         seen[theirs] += 1
     assert min(seen.values()) > 1000  # neither is rare
-
-
-def test_another_token_url_parameter_or_signature_is_invalid() -> None:
-    rng = random.Random(4711)
-    for _ in range(1000):
-        url, params = generated_case(rng)
-        signature = VALIDATOR.compute_signature(url, Params(params))
-        i = rng.randrange(len(signature) - 1)
-        flipped = signature[:i] + ("A" if signature[i] != "A" else "B") + signature[i + 1 :]
-        for token, changed_url, given, form in (
-            (TOKEN[:-1] + "3", url, signature, params),
-            (TOKEN, url.replace("://", "://evil."), signature, params),
-            (TOKEN, url, flipped, params),
-            (TOKEN, url, signature, {**params, "added": "1"}),
-            *((TOKEN, url, signature, {**params, name: "changed"}) for name in params),
-        ):
-            assert not is_valid_signature(token, changed_url, given, form)
 
 
 def sign(url: str, params: dict[str, Any] | None = None) -> str:
@@ -114,14 +99,6 @@ def sign(url: str, params: dict[str, Any] | None = None) -> str:
 )
 def test_a_socket_may_differ_in_default_port_and_last_slash_only(url, signed, is_valid) -> None:
     assert is_valid_signature(TOKEN, url, sign(signed)) is is_valid
-
-
-def test_each_distinct_value_of_a_parameter_is_signed_once_in_order() -> None:
-    url = "https://example.com/voice"
-    signature = VALIDATOR.compute_signature(url, Params({"a": ["2", "1", "2"]}))
-    assert is_valid_signature(TOKEN, url, signature, {"a": ["1", "2"]})
-    assert is_valid_signature(TOKEN, url, signature, {"a": ("2", "2", "1")})
-    assert not is_valid_signature(TOKEN, url, signature, {"a": "2"})
 
 
 class TestBody:

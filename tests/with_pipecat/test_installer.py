@@ -74,7 +74,6 @@ def serializer_of(transport: Any) -> Any:
 
 @pytest.fixture
 def bot(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A bot's own module."""
     bot = ModuleType("a_bot")
     monkeypatch.setitem(sys.modules, "a_bot", bot)
     return bot
@@ -211,7 +210,6 @@ class TestRepeating:
     def test_it_may_be_repeated_when_the_bot_has_patched_what_it_installed(
         self, monkeypatch
     ) -> None:
-        """As one does to give each serializer a `base_url`, in a module that runs twice."""
         install()
         original_init = Ours.__init__
 
@@ -281,15 +279,13 @@ class TestAnotherPipecat:
                 install(**{what: False})
                 assert in_place()[what] is FromTheFuture
 
-    @pytest.mark.parametrize("method", ["resample", "a_method_that_ours_lacks"])
-    def test_a_resampler_that_is_called_in_a_new_way_is_refused(self, monkeypatch, method) -> None:
+    def test_a_resampler_that_is_called_in_a_new_way_is_refused(self, monkeypatch) -> None:
         async def theirs(self: Any, audio: bytes, rates: tuple[int, int]) -> bytes:
             return audio
 
-        monkeypatch.setattr(BaseAudioResampler, method, theirs, raising=False)
+        monkeypatch.setattr(BaseAudioResampler, "resample", theirs)
         with pytest.raises(RuntimeError, match="create_stream_resampler"):
             install()
-        assert in_place() == PIPECATS
 
 
 @pytest.mark.parametrize(

@@ -52,18 +52,9 @@ def convert(pcm: bytes | bytearray | memoryview, samples: "array[int]") -> bytes
     return ulaw.decode(ulaw.encode(out)) if delay else b""
 
 
-def mark(stream_sid: str) -> OutputTransportMessageFrame:
-    """Builds a frame with a mark."""
-    return OutputTransportMessageFrame(message=messages.mark(stream_sid, "heard"))
-
-
-def signed(form: dict[str, list[str]]) -> bool:
-    """Checks a webhook and a socket."""
-    webhook: bool = is_valid_signature("token", "https://example.com/", "signature", form)
-    return webhook and is_valid_signature("token", "wss://example.com/ws", "signature")
-
-
-def stand_in() -> None:
-    """Replaces Pipecat's class, and undoes that."""
-    install()
+def use(form: dict[str, list[str]]) -> OutputTransportMessageFrame:
+    """Checks a webhook, replaces Pipecat's class and undoes that, and builds a mark."""
+    is_valid: bool = is_valid_signature("token", "https://example.com/", "signature", form)
+    install(serializer=is_valid)
     uninstall()
+    return OutputTransportMessageFrame(message=messages.mark("MZ1", "heard"))
