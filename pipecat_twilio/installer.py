@@ -76,7 +76,7 @@ _NAMES = {  # by the argument of `install` that leaves a name alone
     "transport": _Name("pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport"),
     "resampler": _Name("pipecat.audio.utils", "create_stream_resampler"),
 }
-_lock = RLock()  # a second thread would take what the first has set for Pipecat's
+_lock = RLock()  # a second thread would mistake what the first has set for Pipecat's
 _derived: dict[type, tuple[dict[str, Any], type]] = {}
 
 
@@ -96,9 +96,9 @@ def install(
 
     Call this in the first line of the bot: Pipecat's modules get our objects whenever they are
     imported, but a bot's own module keeps the classes that it has already imported, and the log
-    warns of it. Code that names `SOXRStreamAudioResampler` (Genesys, RNNoise) keeps it. From then
-    on, our serializers are also instances of Pipecat's class for `isinstance`. A second call
-    replaces the arguments of the first. After an error, nothing was changed.
+    warns of it. Code that names `SOXRStreamAudioResampler` (Genesys, RNNoise) keeps it. For
+    `isinstance`, our serializers are then of Pipecat's class too. A second call replaces the
+    arguments of the first. After an error, nothing was changed.
 
     Args:
         serializer: Whether to replace `TwilioFrameSerializer`.
@@ -119,7 +119,7 @@ def install(
     """
     if params is not None and not isinstance(params, BaseModel):
         raise TypeError(f"params must be InputParams, got {type(params).__name__}")
-    # Raises if one is wrong. Region and edge may come separately: the runner may pass the other.
+    # A check. Region and edge may come separately: the runner may pass the other.
     call_url("AC0", "CA0", region or edge, edge or region, base_url)
     check_lead_secs(0 if lead_secs is None else lead_secs)
     with _lock:

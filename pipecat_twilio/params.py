@@ -24,12 +24,11 @@ class TwilioInputParams(FrameSerializer.InputParams):
         sample_rate: Rate of the audio given to the pipeline, in Hz; None takes the pipeline's
             `audio_in_sample_rate`.
         auto_hang_up: Whether to end the call on `EndFrame` and `CancelFrame`.
-        resampler_clear_after_secs: A pause of the audio after which the filter starts with an
-            empty history; None is never.
-        hang_up_timeout_secs: How long ending the call may take, including retries, and then
+        resampler_clear_after_secs: A pause after which the filter forgets its history; None: never.
+        hang_up_timeout_secs: Limit for ending the call with its retries, and then for
             `on_call_report`.
         hang_up_drain_secs: How long an `EndFrame` waits, at most, for Twilio to play the last
-            words before the call is ended.
+            words.
         max_message_bytes: A longer message from Twilio is dropped before it is parsed.
         input_frame_secs: How much of the caller's audio makes a frame, 0.02 to 1. With the
             default, each message is a frame. Longer frames are fewer, but come later.

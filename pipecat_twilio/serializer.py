@@ -34,8 +34,8 @@ _KEYS = {button.value: button for button in KeypadEntry}
 class TwilioFrameSerializer(CallEndingSerializer):
     """Converts between Pipecat frames and the messages of one Twilio media stream.
 
-    With `auto_hang_up` (the default) the call is also ended over Twilio's REST API when an
-    `EndFrame` or a `CancelFrame` is serialized; that needs an auth token or an API key.
+    With `auto_hang_up`, the default, an `EndFrame` or a `CancelFrame` also ends the call over
+    Twilio's REST API; that needs an auth token or an API key.
     """
 
     InputParams: TypeAlias = TwilioInputParams  # Pipecat's name for it
@@ -154,8 +154,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if isinstance(message, Dtmf):
             if (button := _KEYS.get(message.dtmf.digit)) is not None:
                 return frames.InputDTMFFrame(button)
-            # Pipecat has no names for the keys A to D.
-            self._drop("a key", f"Pipecat has none for {message.dtmf.digit[:9]!a}")
+            self._drop("a key", f"Pipecat has none for {message.dtmf.digit[:9]!a}")  # A to D
         elif isinstance(message, Mark):
             cleared = self._playback.take_mark(message.mark.name)
             self._record.marks_cleared += cleared
@@ -177,8 +176,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         """Converts a frame to a message for Twilio, or ends the call.
 
         Args:
-            frame: Any frame. Nothing is raised: a frame that cannot be sent is dropped with a
-                warning.
+            frame: Any frame. Nothing is raised: one that cannot be sent is dropped with a warning.
 
         Returns:
             The message for audio, an interruption or a transport message; None for other frames.

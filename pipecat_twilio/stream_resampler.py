@@ -87,11 +87,7 @@ class SincStreamResampler(BaseAudioResampler):
         return self._resampler.process(self._joiner.join(bytes(audio), 2, rates, now), now)
 
     async def flush(self) -> bytes:
-        """Returns the audio that the filter still holds, and starts a new stream.
-
-        Returns:
-            The last 4 ms, at `out_rate`; nothing if no audio was taken.
-        """
+        """Returns the last 4 ms, which the filter still holds, and starts a new stream."""
         self._joiner.clear()
         return self._resampler.flush()
 

@@ -20,14 +20,14 @@ class Playback:
         self._ends_at = -inf  # when everything has been played; nothing was sent yet
         self._sound_ends_at = -inf  # the same without the silence at the end
         # Tuples `(name, due_at)` of marks that are not back yet, the oldest first. A mark is due
-        # when the audio before it has been played: never if it was cleared.
+        # when the audio before it has been played, and never if that was cleared.
         self._marks: deque[tuple[str, float]] = deque(maxlen=MAX_MARKS)
 
     def add(self, ulaw: bytes, rate: int, now: float) -> float:
-        """Records that `ulaw` was sent; returns how long Twilio's buffer had been empty.
+        """Records that `ulaw`, of `rate` bytes a second, was sent.
 
-        Twilio plays `rate` bytes of it each second. The first audio of a call, and the first after
-        a `clear`, does not count as a gap; returns infinity.
+        Returns:
+            How long Twilio's buffer had been empty; infinity at the start and after a `clear`.
         """
         empty_secs = max(0.0, now - self._ends_at)
         if self._ends_at - now <= MAX_BUFFERED_SECS:
