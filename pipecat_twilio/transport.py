@@ -23,8 +23,7 @@ from pipecat.processors.frame_processor import FrameDirection
 try:
     from pipecat.transports.websocket import fastapi
 except ImportError as error:
-    needed = 'TwilioTransport needs FastAPI: pip install "pipecat-ai[websocket]"'
-    raise ImportError(needed) from error
+    raise ImportError('TwilioTransport needs: pip install "pipecat-ai[websocket]"') from error
 
 from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
@@ -112,14 +111,12 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         await self._wait(lambda: self._serializer.unplayed_secs() - lead_secs, max_secs)
         if self._held:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
-        is_cleared = clears != self._clears and heard_at > self._cleared_at
-        return not is_cleared or frame in self._kept
+        return clears == self._clears or heard_at <= self._cleared_at or frame in self._kept
 
     def _kept_secs(self) -> float:
         """Until audio may be sent behind what is kept: a frame shortly before its end."""
         secs = max(map(_unplayed_secs, self._kept), default=0.0)
-        is_last = bool(self._serializer.unplayed_secs() < secs + TIMER_SECS)
-        return secs - EARLY_SECS * is_last
+        return secs - EARLY_SECS * bool(self._serializer.unplayed_secs() < secs + TIMER_SECS)
 
     async def write_dtmf(self, frame: Any) -> None:
         """Sends the tones of keys at once; an interruption does not clear them."""
@@ -181,10 +178,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 await self._forget_unheard(kept)
                 for each in kept:
                     await self._send(each)
-                self._held = deque(
-                    (frame.metadata.get(HEARD_AT, due), frame, going)
-                    for due, frame, going in self._held
-                )
+                again = [(f.metadata.get(HEARD_AT, due), f, to) for due, f, to in self._held]
+                self._held = deque(again)
             await super().process_frame(frame, direction)
             await self._release(-inf)
             for event in self._waiting:
@@ -223,8 +218,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         due = frame.metadata.get(HEARD_AT, -inf)
         if is_speech:
             due = monotonic() + self._serializer.unplayed_secs()
-            is_start = isinstance(frame, frames.BotStartedSpeakingFrame)
-            self._serializer.speech_started() if is_start else self._serializer.speech_ended()
+            stops = isinstance(frame, frames.BotStoppedSpeakingFrame)
+            self._serializer.speech_ended() if stops else self._serializer.speech_started()
         is_due = due <= monotonic() + EARLY_SECS * (not is_speech)
         if is_due and not self._held and not self._pushing.locked():
             await self._push(frame, direction)

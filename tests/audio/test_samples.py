@@ -49,13 +49,9 @@ class TestSampleJoiner:
         assert joiner.join(b"abc", 2, "format", 50) == b"ab"
         joined = joiner.join(b"de", 2, key, 50 + pause_secs)
         assert joined == (b"cd" if is_kept else b"de")
-        assert joiner.join(b"fg", 2, key, 50 + pause_secs) == (b"ef" if is_kept else b"fg")
-
-    def test_clear_forgets_part_of_a_sample(self) -> None:
-        joiner = SampleJoiner(None)
-        joiner.join(b"abc", 2, "format", 50)
+        assert joiner.join(b"fgh", 2, key, 50 + pause_secs) == (b"efgh" if is_kept else b"fg")
         joiner.clear()
-        assert joiner.join(b"de", 2, "format", 50) == b"de"
+        assert joiner.join(b"ij", 2, key, 50 + pause_secs) == b"ij"
 
 
 def test_collector_returns_all_audio_of_one_rate_when_there_is_enough() -> None:

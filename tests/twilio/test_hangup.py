@@ -160,7 +160,7 @@ class TestAnswers:
         nobody = call(server, auth_token=TOKEN, base_url=f"http://127.0.0.1:{unused_tcp_port}")
         outcome = await hang_up(nobody, timeout_secs=0.1)
         assert "ClientConnectorError" in outcome.answer
-        assert levels(log) == ["DEBUG"] * (outcome.attempts - 1) + ["ERROR"]
+        assert (set(levels(log)[:-1]), levels(log)[-1]) == ({"DEBUG"}, "ERROR")
         assert outcome.attempts > 1
 
     @pytest.mark.parametrize("limit", ["5", None, -1, 10**400])

@@ -19,6 +19,7 @@ from pipecat_twilio.twilio.messages import (
     parse,
 )
 
+SECRET = "SECRETAUDIO" * 1000
 START, MEDIA, MARK = documented("start"), documented("media"), documented("mark")
 STREAM = StreamStart(
     *(STREAM_SID, CALL_SID, ACCOUNT_SID, ("inbound",), {"name": "Jane"}),
@@ -143,28 +144,23 @@ def released() -> memoryview:
         '{"event": "media", "new": ' + "[" * 100_000,
         '{"event": "dtmf", "dtmf": {"digit": 1}}',
         '{"event": "mark", "mark": {}}',
+        *(
+            f'{{"event": "media", "media": {{"payload": "{SECRET}!", "timestamp": {timestamp}}}}}'
+            for timestamp in ("5", "[]")
+        ),
+        json.dumps({"event": "\x1b[31m\n" + "x" * 10_000}),
         *(b"\xff\xfe\x00", b"", None, 12, ["event"], object(), released()),
         memoryview(b'{"event": "stop"}')[::2],
         type("Broken", (), {"__len__": lambda _: 1 / 0})(),
     ],
 )
-def test_every_unreadable_message_raises_a_message_error_with_a_short_text(data) -> None:
+def test_an_unreadable_message_raises_a_message_error_in_short_without_its_payload(data) -> None:
     with pytest.raises(MessageError) as error:
         parse(data)
     assert 0 < len(str(error.value)) < 200
+    assert "SECRET" not in str(error.value)
     assert str(error.value).isascii()
     assert str(error.value).isprintable()
-
-
-@pytest.mark.parametrize("timestamp", [5, []])
-def test_an_error_never_carries_the_payload_or_control_characters(timestamp) -> None:
-    part = {"payload": "SECRETAUDIO" * 1000 + "!", "timestamp": timestamp}
-    for message in ({"event": "media", "media": part}, {"event": "\x1b[31m\n" + "x" * 10_000}):
-        with pytest.raises(MessageError) as error:
-            parse(json.dumps(message))
-        assert "SECRET" not in str(error.value)
-        assert str(error.value).isprintable()
-        assert len(str(error.value)) < 200
 
 
 def test_the_limit_counts_utf_8_bytes() -> None:

@@ -116,14 +116,6 @@ def test_a_pause_a_change_of_rates_flush_and_reset_start_a_new_stream_without_th
     )
 
 
-@pytest.mark.parametrize("number", [float, np.int64, np.float64])
-def test_any_whole_number_is_a_rate_and_its_type_makes_no_difference(number: type) -> None:
-    resampler = SincStreamResampler(clear_after_secs=None)
-    out = done(resampler.resample(noise(480)[:300], number(24000), number(16000)))
-    out += done(resampler.resample(noise(480)[300:], 24000, 16000))
-    assert out == resampled(noise(480), 24000, 16000)
-
-
 @pytest.mark.parametrize(
     "rate", [0, -8000, 8000.5, float("nan"), float("inf"), "8000", None, 44101, 7999]
 )

@@ -6,14 +6,12 @@ import pytest
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
-    InterruptionFrame,
     SpeechOutputAudioRawFrame,
     TTSAudioRawFrame,
-    TTSStoppedFrame,
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
-from virtual_bot import Bot, Hum, Play, own_clear, words
-from virtual_call import CHUNK_SECS, EARLY_SECS, LATE_SECS, LEADS, RATE
+from virtual_bot import Bot, Hum, Play
+from virtual_call import CHUNK_SECS, LATE_SECS, LEADS, RATE
 
 from pipecat_twilio import TwilioTransport
 
@@ -73,35 +71,6 @@ def test_speech_that_nobody_heard_neither_starts_nor_stops(play: Play, at) -> No
 
     bot = play(scenario, lead_secs=1)
     assert bot.downstream.speaking == ["started", "interrupted", "stopped"]
-
-
-@pytest.mark.parametrize("clears", [InterruptionFrame, own_clear])
-def test_speech_that_is_heard_after_a_clear_starts_and_stops(play: Play, clears) -> None:
-    async def scenario(bot: Bot) -> None:
-        await bot.speak(0.4, 1)
-        await bot.queue(words(0.2, 2), words(1, 3, interruptible=False), TTSStoppedFrame())
-        await asyncio.sleep(0.2)  # of the second utterance, the beginning was sent
-        await bot.queue(clears())
-        await asyncio.sleep(6)  # an interruption drops the end of TTS: Pipecat waits for 3 s
-
-    bot = play(scenario)
-    assert bot.twilio.heard_secs(3) > 0.8
-    for witness in (bot.upstream, bot.downstream):
-        speaking = [word for word in witness.speaking if word != "interrupted"]
-        assert speaking == ["started", "stopped"] * 2
-
-
-def test_an_interruption_behind_uninterruptible_speech_keeps_its_end(play: Play) -> None:
-    async def scenario(bot: Bot) -> None:
-        await bot.speak(1, interruptible=False)
-        await asyncio.sleep(0.9)
-        await bot.interrupt()
-        await asyncio.sleep(1)
-
-    bot = play(scenario)
-    for witness in (bot.upstream, bot.downstream):
-        [stopped] = witness.times(BotStoppedSpeakingFrame)
-        assert stopped == pytest.approx(bot.twilio.heard_until, abs=EARLY_SECS)
 
 
 @pytest.mark.parametrize("lead_secs", [0.5, 2])
