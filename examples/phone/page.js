@@ -166,7 +166,7 @@ function startPage() {
   }
 
   const notice = (text) => append("notices", text);
-  const log = (text) => append("messages", `${timeline.secs.toFixed(2)} s: ${text}`);
+  const log = (text) => append("messages", `${(timeline.count * STEP_SECS).toFixed(2)} s: ${text}`);
 
   function enableTalking(isTalking) {
     for (const input of [...keys.values(), element("sample"), element("file")]) {
@@ -230,10 +230,6 @@ class Timeline {
     this.signs = []; // {at, kind, text, ms}
   }
 
-  get secs() {
-    return this.count * STEP_SECS;
-  }
-
   add(caller, bot) {
     this.count++;
     this.steps.push({ caller, bot });
@@ -260,7 +256,7 @@ class Timeline {
     const lane = height / 2;
 
     pen.fillStyle = style.borderColor;
-    for (let at = Math.ceil(this.secs) / STEP_SECS; x(at) > 0; at -= 1 / STEP_SECS) {
+    for (let at = Math.ceil(this.count * STEP_SECS) / STEP_SECS; x(at) > 0; at -= 1 / STEP_SECS) {
       pen.fillRect(x(at), 0, 1, height);
     }
     pen.fillRect(0, lane, width, 1);
