@@ -45,7 +45,6 @@ function registerHandset() {
 
 function startPage() {
   const RETRY_MS = 2000;
-  const MAX_LINES = 200; // shown of messages
 
   const element = (id) => document.getElementById(id);
   const timeline = new Timeline(element("legs"));
@@ -161,7 +160,7 @@ function startPage() {
   function append(id, text) {
     const item = element(id).appendChild(document.createElement("li"));
     item.textContent = text;
-    if (element(id).childElementCount > MAX_LINES) element(id).firstChild.remove();
+    if (element(id).childElementCount > 200) element(id).firstChild.remove();
     element(id).scrollTop = element(id).scrollHeight;
   }
 

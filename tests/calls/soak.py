@@ -1,6 +1,6 @@
 """Fifty calls at once against one bot process, at the pace of speech, for ten minutes.
 
-    PYTHONPATH=simulation:examples:tests/with_pipecat python tests/calls/soak.py
+    PYTHONPATH=simulation:examples:tests:tests/with_pipecat python tests/calls/soak.py
 
 The echo bot runs in its own process. The callers in this process talk for 20 to 60 s, then they
 hang up, or make the bot end the call over REST, and call again. The soak fails if audio was lost,

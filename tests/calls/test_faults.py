@@ -93,9 +93,8 @@ class Bot:
         assert caller.result.closed_by is None
         # The filter never lost its history.
         resampler = SincResampler(8000, 16000, clear_after_secs=None)
-        assert Witness.of_call[caller.result.identity.call_sid].heard == resampler.process(
-            ulaw.decode(caller.said)
-        )
+        heard = Witness.of_call[caller.result.identity.call_sid].heard
+        assert heard == resampler.process(ulaw.decode(caller.said))
         # The filter's tail comes back too, once for each stall.
         assert (len(caller.result.audio_received) - len(caller.said)) % TAIL == 0
 
