@@ -1,9 +1,8 @@
 """Calls a bot the way Twilio does, and reports what the caller heard.
 
-Without an address it calls a bot of its own, with stand-ins for STT, LLM and TTS, built three ways:
-as Pipecat has it, with one import swapped, and with everything of this package installed. It asks
-three questions; at the second answer the bot's event loop is held up, at the third its TTS stalls.
-With an address, ws:// or http://, it calls a bot that is already running.
+The bot has stand-ins for STT, LLM and TTS, and is built three ways: as Pipecat has it, with one
+import swapped, and with everything of this package installed. It is asked three questions; at the
+second answer its event loop is held up, at the third its TTS stalls.
 
 Each call is kept in `calls/`: a stereo recording, the caller left and the bot right as it was
 played, and a picture of it.
@@ -14,15 +13,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from caller import MAX_LATENESS_MS, TRIES, place_call
+from caller import MAX_LATENESS_MS, TRIES
 from conversation import BOTS, Conversation, built_as, converse
-from dialing import CallError
-from listening import SPEECH
 from loguru import logger
 from recording import Recording
 from serving import serve_in_thread
-from streamdouble import audio
-from streamdouble.scenario import Say, Scenario, Wait
 from talking_bot import create_app
 
 SECS = 14  # that a call takes
@@ -75,34 +70,20 @@ def print_table(talks: dict[str, Conversation]) -> None:
     )
 
 
-async def main() -> int:
-    """Places the calls that the command line asks for; returns the exit status."""
+async def main() -> None:
+    """Places the calls and prints what was heard."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("bot", nargs="?", help="the stream or the voice webhook of a running bot")
     parser.add_argument("--out", type=Path, default=Path("calls"), help="folder for the recordings")
-    parser.add_argument("--verbose", action="store_true", help="show the bot's log")
-    arguments = parser.parse_args()
+    folder = parser.parse_args().out
     logger.remove()
-    logger.add(sys.stderr, level="DEBUG" if arguments.verbose else "WARNING")
-    arguments.out.mkdir(exist_ok=True)
-    if arguments.bot:
-        speech = Say(SPEECH, audio.wav_to_ulaw_frames(SPEECH))
-        try:
-            log, _ = await place_call(arguments.bot, Scenario("ask", [Wait(2), speech, Wait(5)]))
-        except (CallError, ValueError) as error:
-            print(f"no call: {error}")
-            return 2
-        picture = Recording.of(log).save(arguments.out / "reply")
-    else:
-        talks = await call_talking_bots(arguments.out)
-        print_table(talks)
-        picture = path_of(arguments.out, BOTS[-1]).with_suffix(".svg")
-    print(f"\nRecordings and pictures of the calls are in {arguments.out}/. Open one in a browser:")
-    print(picture.resolve().as_uri())
-    return 0
+    logger.add(sys.stderr, level="WARNING")
+    folder.mkdir(exist_ok=True)
+    print_table(await call_talking_bots(folder))
+    print(f"\nRecordings and pictures of the calls are in {folder}/. Open one in a browser:")
+    print(path_of(folder, BOTS[-1]).with_suffix(".svg").resolve().as_uri())
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    asyncio.run(main())

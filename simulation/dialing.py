@@ -12,7 +12,6 @@ from yarl import URL
 
 ACCOUNT_SID = "AC" + "0" * 32
 ANSWER_SECS = 5.0  # limit of a connection's or a webhook's answer; Twilio itself waits for 15
-_MAX_TWIML_BYTES = 1 << 16  # Source: https://www.twilio.com/docs/api/errors/11750
 
 
 class CallError(Exception):
@@ -21,23 +20,14 @@ class CallError(Exception):
 
 @dataclass(frozen=True)
 class CalledBot:
-    """Where a bot is, and what Twilio would tell it.
+    """Where a bot is, and what Twilio would tell it."""
 
-    Args:
-        url: Its stream, ws or wss, or its voice webhook, http or https.
-        account_sid: The account that its number would belong to.
-        auth_token: Signs the requests; empty sends them without a signature.
-        caller: The number that calls.
-        called: The number that is called.
-        parameters: What a `<Parameter>` would add to `start`, where there is no webhook.
-    """
-
-    url: str
+    url: str  # of its stream, ws or wss, or its voice webhook, http or https
     account_sid: str = ACCOUNT_SID
-    auth_token: str = field(default="", repr=False)
+    auth_token: str = field(default="", repr=False)  # signs the requests, unless it is empty
     caller: str = "+15005550006"
     called: str = "+15005550001"
-    parameters: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)  # in `start`, without a webhook
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -79,18 +69,14 @@ async def find_stream(bot: CalledBot, call_sid: str) -> tuple[str, dict[str, str
                 URL(bot.url, encoded=True), data=form, headers=bot.signature(bot.url, form)
             ) as response,
         ):
-            twiml = b""
-            async for chunk in response.content.iter_chunked(_MAX_TWIML_BYTES):
-                twiml += chunk
-                if len(twiml) >= _MAX_TWIML_BYTES:
-                    break
+            twiml = await response.text(errors="replace")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise CallError(explain("webhook", bot.url, error)) from None
     if not 200 <= response.status < 300:
         raise CallError(
             f"The bot's webhook answered with status {response.status} (Twilio error 11200)."
         )
-    return read_twiml(twiml.decode(errors="replace"), bot.url)
+    return read_twiml(twiml, bot.url)
 
 
 def read_twiml(twiml: str, base_url: str) -> tuple[str, dict[str, str]]:

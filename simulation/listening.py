@@ -16,6 +16,8 @@ from player import RATE, Player
 
 from pipecat_twilio import ulaw
 
+# Made with flite, whose voices and output are free of restrictions, by
+# flite -voice slt -t "Hello. Can you hear me, to the very last word?" -o speech.wav
 SPEECH = Path(__file__).parent / "speech.wav"
 STEP, WINDOW = 80, 240  # samples
 SEARCH_SECS = 1.5  # how much later, beyond its own time, a sound may come than the one before it
@@ -39,15 +41,10 @@ def audio_in(log: Messages, until: float = float("inf")) -> Pieces:
 
 @dataclass
 class Played:
-    """What Twilio played of a call, on a time axis that begins with the call.
+    """What Twilio played of a call, on a time axis that begins with the call."""
 
-    Parameters:
-        samples: What the caller heard; silence where there was nothing to play.
-        is_playing: For each sample, whether there was something to play.
-    """
-
-    samples: np.ndarray
-    is_playing: np.ndarray
+    samples: np.ndarray  # what the caller heard; silence where there was nothing to play
+    is_playing: np.ndarray  # for each sample, whether there was something to play
 
 
 def play(log: Messages, start: float, end: float) -> Played:
@@ -137,21 +134,13 @@ def best_match(window: np.ndarray, heard: np.ndarray, power: np.ndarray) -> tupl
 
 @dataclass
 class Heard:
-    """What a caller heard of something that was said; no figures if it was nothing at all.
+    """What a caller heard of something that was said; nan if it was nothing at all."""
 
-    Parameters:
-        first_at: When the first sound was played, in seconds since the call began.
-        last_at: When the last sound had been played.
-        lost_ms: How much before the last sound was never played.
-        cut_ms: How much after the last sound was never played.
-        silence_ms: How long there was nothing to play between the first sound and the last.
-    """
-
-    first_at: float
-    last_at: float
-    lost_ms: float
-    cut_ms: float
-    silence_ms: float
+    first_at: float  # when the first sound was played, in seconds since the call began
+    last_at: float  # when the last sound had been played
+    lost_ms: float  # before the last sound, never played
+    cut_ms: float  # after the last sound, never played
+    silence_ms: float  # between the first sound and the last, where there was nothing to play
 
 
 def compare(said: np.ndarray, played: Played, begin_secs: float) -> Heard:

@@ -2,7 +2,7 @@
 
 import io
 import wave
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -32,19 +32,12 @@ def wav(caller: np.ndarray, bot: np.ndarray) -> bytes:
 
 @dataclass
 class Recording:
-    """A call as it was heard, on a time axis in seconds since it began.
-
-    Parameters:
-        caller: Samples of what the caller said.
-        bot: What Twilio played of the bot.
-        gaps: Begin and end of each gap, where Twilio had nothing to play inside the bot's speech.
-        events: When something else happened, and what.
-    """
+    """A call as it was heard, on a time axis in seconds since it began."""
 
     caller: np.ndarray
     bot: Played
-    gaps: list[tuple[float, float]]
-    events: list[tuple[float, str]] = field(default_factory=list)
+    gaps: list[tuple[float, float]]  # begin and end; nothing to play inside the bot's speech
+    events: list[tuple[float, str]]
 
     @classmethod
     def of(cls, log: WireLog) -> "Recording":

@@ -45,28 +45,16 @@ ANSWERS = 5  # at most, in a call
 
 @dataclass
 class Bot:
-    """How a bot is built, and what is known of its call.
+    """How a bot is built, and what is known of its call; answers are counted from 0."""
 
-    Parameters:
-        in_rate: The pipeline's input rate, in Hz.
-        out_rate: The pipeline's output rate, in Hz.
-        tts: The kind of TTS, see `LocalTTS`.
-        serializer: "pipecat" takes the class that is in Pipecat's module, which `install` replaces;
-            "ours" imports this package's, the one-line swap.
-        stalls_from: The first answer, counted from 0, in which TTS stalls for 0.3 s in mid-word.
-        held_up_from: The first answer in which the event loop may be held up, see `create_app`.
-        said_at: When each answer's first byte left the TTS.
-        model_heard: What the speech-to-speech model was given at MODEL_RATE, and when.
-    """
-
-    in_rate: int = 16000
+    in_rate: int = 16000  # of the pipeline, in Hz
     out_rate: int = 24000
-    tts: str = "24 kHz"
-    serializer: str = "pipecat"
-    stalls_from: int = 1000
-    held_up_from: int = 0
-    said_at: list[float] = field(default_factory=list)
-    model_heard: list[tuple[float, bytes]] = field(default_factory=list)
+    tts: str = "24 kHz"  # its kind, see `LocalTTS`
+    serializer: str = "pipecat"  # its module's class, which `install` replaces; or "ours"
+    stalls_from: int = 1000  # the first answer in which TTS stalls for 0.3 s in mid-word
+    held_up_from: int = 0  # the first answer in which the event loop may be held up
+    said_at: list[float] = field(default_factory=list)  # when each answer's first byte left TTS
+    model_heard: list[tuple[float, bytes]] = field(default_factory=list)  # at MODEL_RATE, and when
 
     @classmethod
     def from_parameters(cls, parameters: dict[str, str]) -> "Bot":

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from statistics import median
 
 import aiohttp
 import numpy as np
@@ -24,7 +25,6 @@ AT_ONCE_SECS = 1.0  # a bot that closes earlier and sent nothing has refused the
 SILENT_SECS = 5.0  # after which the page is told that nothing has come from the bot
 MAX_GAP_SECS = 1.0  # in the bot's speech; more is a pause between two turns
 MAX_LATE_SECS = 2.0  # such as after the machine slept: too much to catch up
-MAX_WARNINGS = 50  # different ones in a call
 MAX_RECORDED = 3600 * RATE  # samples of a leg: an hour
 
 # The page's clock is not ours: so much of the caller is kept before the first step is sent, and
@@ -34,13 +34,9 @@ _NORMAL_CLOSE_CODES = (1000, 1001)  # RFC 6455, section 7.4.1
 
 
 class PhoneCall:
-    """One call from the page to a bot.
+    """One call from the page, whose PCM has `page_rate`, to a bot.
 
-    Args:
-        bot: Whom to call.
-        page_rate: Rate in Hz of the PCM that the page sends and plays.
-        tell: Sends an event, with what belongs to it, to the page.
-        play: Sends PCM to the page.
+    `tell` sends an event, with what belongs to it, to the page; `play` sends PCM to it.
     """
 
     def __init__(
@@ -57,21 +53,17 @@ class PhoneCall:
         self._from_page = SincResampler(page_rate, RATE, clear_after_secs=None)
         self._to_page = SincResampler(RATE, page_rate, clear_after_secs=None)
         self._identity = StreamIdentity(account_sid=bot.account_sid)
+        self.call_sid = self._identity.call_sid
         self._encoder = MediaStreamEncoder(self._identity)
         self._unsent = bytearray()  # the caller's mu-law
         self._is_flowing = False  # whether enough of it was there to begin with
-        self._keys: list[str] = []
+        self.keys: list[str] = []  # pressed and not yet sent
         self._response_times = ResponseTimes()
         self._gaps_ms: list[int] = []
         self._warnings: set[str] = set()
         self._has_bot_sent = False
         self._caller_heard, self._bot_heard = bytearray(), bytearray()  # mu-law, recorded
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    @property
-    def call_sid(self) -> str:
-        """Identifies the call."""
-        return self._identity.call_sid
 
     def recording(self) -> bytes:
         """Returns what was said up to now as a WAV file: the caller left, the bot right."""
@@ -82,10 +74,6 @@ class PhoneCall:
         self._unsent += ulaw.encode(self._from_page.process(pcm[: len(pcm) // 2 * 2]))
         if len(self._unsent) > _MAX_KEPT:
             del self._unsent[:-_KEPT]
-
-    def press(self, key: str) -> None:
-        """Presses a key."""
-        self._keys.append(key)
 
     def hang_up(self, sentence: str) -> bool:
         """Ends the call, unless it has ended; the sentence says who did, or why."""
@@ -153,8 +141,8 @@ class PhoneCall:
                 await asyncio.sleep(-late_secs)
                 caller_step = self._next_of_caller()
                 await send(encoder.media(caller_step))
-                while self._keys:
-                    await send(encoder.dtmf(self._keys.pop(0)))
+                while self.keys:
+                    await send(encoder.dtmf(self.keys.pop(0)))
                 await self._echo(self._player.played_marks(time.monotonic()))
                 await self._show(caller_step)
                 if steps == round(SILENT_SECS / STEP_SECS) and not self._has_bot_sent:
@@ -184,7 +172,9 @@ class PhoneCall:
         await self._tell("step", caller=caller_peak, bot=bot_peak if any(is_playing) else None)
         delay_ms = self._response_times.add(caller, bot)
         if delay_ms is not None:
-            await self._tell("answer", ms=delay_ms, median_ms=self._response_times.median_ms)
+            await self._tell(
+                "answer", ms=delay_ms, median_ms=median(self._response_times.delays_ms)
+            )
 
     async def _receive(self) -> None:
         """Takes the bot's messages until it closes the stream, which ends the call."""
@@ -232,6 +222,6 @@ class PhoneCall:
             await self._tell("mark", name=name)
 
     async def _warn(self, code: int, text: str) -> None:
-        if text not in self._warnings and len(self._warnings) < MAX_WARNINGS:
+        if text not in self._warnings and len(self._warnings) < 50:  # their texts may differ
             self._warnings.add(text)
             await self._tell("warning", code=code, text=text)

@@ -45,7 +45,6 @@ function registerHandset() {
 
 function startPage() {
   const RETRY_MS = 2000;
-  const MAX_LINES = 200; // shown of messages
 
   const element = (id) => document.getElementById(id);
   const timeline = new Timeline(element("legs"));
@@ -161,12 +160,12 @@ function startPage() {
   function append(id, text) {
     const item = element(id).appendChild(document.createElement("li"));
     item.textContent = text;
-    if (element(id).childElementCount > MAX_LINES) element(id).firstChild.remove();
+    if (element(id).childElementCount > 200) element(id).firstChild.remove();
     element(id).scrollTop = element(id).scrollHeight;
   }
 
   const notice = (text) => append("notices", text);
-  const log = (text) => append("messages", `${timeline.secs.toFixed(2)} s: ${text}`);
+  const log = (text) => append("messages", `${(timeline.count * STEP_SECS).toFixed(2)} s: ${text}`);
 
   function enableTalking(isTalking) {
     for (const input of [...keys.values(), element("sample"), element("file")]) {
@@ -230,10 +229,6 @@ class Timeline {
     this.signs = []; // {at, kind, text, ms}
   }
 
-  get secs() {
-    return this.count * STEP_SECS;
-  }
-
   add(caller, bot) {
     this.count++;
     this.steps.push({ caller, bot });
@@ -260,7 +255,7 @@ class Timeline {
     const lane = height / 2;
 
     pen.fillStyle = style.borderColor;
-    for (let at = Math.ceil(this.secs) / STEP_SECS; x(at) > 0; at -= 1 / STEP_SECS) {
+    for (let at = Math.ceil(this.count * STEP_SECS) / STEP_SECS; x(at) > 0; at -= 1 / STEP_SECS) {
       pen.fillRect(x(at), 0, 1, height);
     }
     pen.fillRect(0, lane, width, 1);

@@ -1,7 +1,5 @@
 """How long the bot takes to answer: from the end of the caller's speech to its first sound."""
 
-from statistics import median
-
 import numpy as np
 
 STEP_MS = 20
@@ -25,11 +23,6 @@ class ResponseTimes:
         self._speech_end = 0  # the step after the caller's last loud one
         self._bot_end = -PAUSE_STEPS  # the same of the bot
         self._answered_at: int | None = None  # until it is known that the caller stays quiet
-
-    @property
-    def median_ms(self) -> float:
-        """The median of all delays so far; there has to be one."""
-        return median(self.delays_ms)
 
     def add(self, caller: np.ndarray, bot: np.ndarray) -> int | None:
         """Takes the next step of both legs; returns an answer's delay in ms when it is known."""

@@ -38,10 +38,7 @@ _HEADERS = {
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -160,7 +157,7 @@ class _Line:
                 text = f"The phone cannot be used with a sound card of {rate} Hz: it needs one of "
                 await self._tell("ended", text=text + f"{', '.join(map(str, RATES))} Hz.")
             case {"do": "press", "key": str(key)}, PhoneCall() as call if key in KEYS:
-                call.press(key)
+                call.keys.append(key)
             case {"do": "hang up"}, PhoneCall() as call:
                 call.hang_up("You hung up.")
 

@@ -5,7 +5,7 @@ import io
 import json
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import aiohttp
@@ -128,11 +128,11 @@ async def page_of(url: str) -> AsyncIterator[Page]:
 @asynccontextmanager
 async def page_to(talk: Talk | str) -> AsyncIterator[Page]:
     """Opens a page of a phone to a bot: at an address, or one that takes calls as `talk` says."""
-    if not isinstance(talk, str):
-        async with bot_that(talk) as url, page_to(url) as page:
-            yield page
-        return
-    async with PhoneServer(CalledBot(talk)) as phone, page_of(phone.url) as page:
+    async with (
+        nullcontext(talk) if isinstance(talk, str) else bot_that(talk) as url,
+        PhoneServer(CalledBot(url)) as phone,
+        page_of(phone.url) as page,
+    ):
         yield page
 
 

@@ -1,6 +1,6 @@
 """Fifty calls at once against one bot process, at the pace of speech, for ten minutes.
 
-    PYTHONPATH=simulation:examples:tests python tests/calls/soak.py
+    PYTHONPATH=simulation:examples:tests:tests/with_pipecat python tests/calls/soak.py
 
 The echo bot runs in its own process. The callers in this process talk for 20 to 60 s, then they
 hang up, or make the bot end the call over REST, and call again. The soak fails if audio was lost,
@@ -31,7 +31,7 @@ from rest_api import API_KEY, RestApi
 from serving import wait_until_served
 from streamdouble.protocol import MediaStreamEncoder
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait
-from streams import BAD, FLOOD
+from test_attack import BAD, FLOOD
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 

@@ -6,7 +6,7 @@ import runpy
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,7 @@ async def test_the_echo_bot_is_heard_interrupted_and_hangs_up(echo_bot, api) -> 
     assert back > 60 * 160 - 800  # all but less than a message and the last caller's message
 
 
-OTHER_CALL = {
-    "event": "start",
-    "streamSid": "MZ1",
-    "start": {"streamSid": "MZ1", "callSid": "CA" + "2" * 32, "accountSid": "AC1"},
-}
+OTHER = {"streamSid": "MZ1", "callSid": "CA" + "2" * 32, "accountSid": "AC1"}
 
 
 class TestWhoIsServed:
@@ -167,21 +163,16 @@ class TestWhoIsServed:
         assert (settings.account_sid, settings.auth_token) == login
         assert served["host"] == ("127.0.0.1" if anyone else "0.0.0.0")
 
-    async def test_a_long_form_is_not_read_to_its_end(self, echo_bot) -> None:
-        sent = 0
-
-        async def endless():
-            nonlocal sent
-            for _ in range(10_000):
-                sent += 65536
-                yield b"a=" + bytes(65534)
+    async def test_a_form_longer_than_twilios_is_refused_before_its_end(self, echo_bot) -> None:
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield bytes(65536)
 
         async with echo_bot(**SIGNED) as webhook, aiohttp.ClientSession() as session:
             # The server may have answered and closed while this one is still sending.
             with suppress(aiohttp.ClientConnectionError):
                 async with session.post(webhook, data=endless()) as response:
                     assert response.status == 413
-        assert sent < 50 * 1024 * 1024  # what sockets hold, not the 625 MiB that were offered
 
     async def test_a_signed_webhook_leads_to_a_stream_that_names_the_call(self, echo_bot) -> None:
         form = {"CallSid": CALL_SID}
@@ -201,7 +192,7 @@ class TestWhoIsServed:
             ["{"],
             [{"event": "connected"}, {"event": "stop"}],
             [{"event": "stop"}, {"event": "connected"}],
-            [{"event": "connected"}, OTHER_CALL],
+            [{"event": "connected"}, {"event": "start", "streamSid": "MZ1", "start": OTHER}],
         ],
     )
     async def test_only_the_signed_calls_stream_is_taken_if_it_starts_as_documented(

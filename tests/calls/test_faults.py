@@ -7,7 +7,6 @@ each call no task of it may be left, and the next call has to work.
 import asyncio
 import itertools
 from base64 import b64decode
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import MethodType
@@ -15,14 +14,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from dialing import ACCOUNT_SID, CalledBot, find_stream
 from pipecat.frames.frames import Frame, InputAudioRawFrame
 from pipecat.pipeline.worker import PipelineWorker
 from streamdouble import metrics
 from streamdouble.chaos import Network
 from streamdouble.protocol import StreamIdentity
 from streamdouble.scenario import Dtmf, Say, Scenario
-from streamdouble.session import Session, SessionConfig
+from streamdouble.session import Session
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
@@ -36,17 +34,14 @@ class Witness(TwilioFrameSerializer):
     """Records the audio that it gives to the pipeline, for each call."""
 
     of_call: ClassVar[dict[Any, "Witness"]] = {}
-    heard: ClassVar[dict[Any, bytes]] = defaultdict(bytes)
+    heard = b""
 
     async def deserialize(self, data: str | bytes) -> Frame | None:
+        self.of_call[self._call_sid] = self
         frame = await super().deserialize(data)
         if isinstance(frame, InputAudioRawFrame):
-            self.heard[self._call_sid] += frame.audio
+            self.heard += frame.audio
         return frame
-
-    async def serialize(self, frame: Frame) -> str | bytes | None:
-        self.of_call[self._call_sid] = self
-        return await super().serialize(frame)
 
 
 class Stalls(Network):
@@ -74,10 +69,6 @@ class Caller(Session):
         while not (len(self._audio_received) >= len(self.said) or self._socket_closed.is_set()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # streamdouble has no event for it
 
-    @property
-    def call_sid(self) -> str:
-        return self.encoder.identity.call_sid
-
 
 class Bot:
     """A running bot, which is called at its webhook."""
@@ -88,9 +79,9 @@ class Bot:
 
     async def takes(self, *steps: Any, network: Network | None = None, aside: Any = None) -> Caller:
         """Calls it, and returns when the caller is done."""
-        who = StreamIdentity(account_sid=ACCOUNT_SID)
-        url, _ = await find_stream(CalledBot(self._webhook), who.call_sid)
-        caller = Caller(url, scenario=Scenario("", steps), config=SessionConfig(), identity=who)
+        identity = StreamIdentity()
+        url = f"{self._webhook.replace('http', 'ws')}stream/{identity.call_sid}"
+        caller = Caller(url, scenario=Scenario("", steps), identity=identity)
         caller.network = network or caller.network
         caller.aside = aside and MethodType(aside, caller)
         await asyncio.wait_for(caller.run(), 60)
@@ -102,7 +93,8 @@ class Bot:
         assert caller.result.closed_by is None
         # The filter never lost its history.
         resampler = SincResampler(8000, 16000, clear_after_secs=None)
-        assert Witness.heard[caller.call_sid] == resampler.process(ulaw.decode(caller.said))
+        heard = Witness.of_call[caller.result.identity.call_sid].heard
+        assert heard == resampler.process(ulaw.decode(caller.said))
         # The filter's tail comes back too, once for each stall.
         assert (len(caller.result.audio_received) - len(caller.said)) % TAIL == 0
 
@@ -159,7 +151,7 @@ async def test_a_caller_who_vanishes_in_mid_word_leaves_no_trouble(bot: Bot) -> 
 
 async def test_the_call_report_has_the_callers_figures(bot: Bot) -> None:
     caller = await bot.takes(Dtmf("1"), WORD, WORD, Dtmf("*"), WORD, Dtmf("#"), *[WORD] * 50)
-    report = Witness.of_call[caller.call_sid].call_report
+    report = Witness.of_call[caller.result.identity.call_sid].call_report
     theirs = metrics.compute(caller.result)
     assert report.bot_secs == pytest.approx(theirs.audio_received_ms / 1000, abs=0.02)
     # What the bot had not yet read when it ended the call is not in its report.

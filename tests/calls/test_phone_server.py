@@ -79,27 +79,26 @@ class TestWhoMayUseIt:
             while await self.status(server, last) != 404:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
-    async def test_a_call_is_ended_over_rest_by_its_account_only(self, server) -> None:
-        own, key, other = (ACCOUNT_SID, TOKEN), ("SK" + "0" * 32, "any secret"), "AC" + "1" * 32
-        async with page_of(server.url) as page, aiohttp.ClientSession() as session:
-
-            async def post(login: tuple[str, str], account=ACCOUNT_SID, status="completed"):
+    @pytest.mark.parametrize("login", [(ACCOUNT_SID, TOKEN), ("SK" + "0" * 32, "any secret")])
+    async def test_a_call_is_ended_over_rest_by_its_account_only(self, server, login) -> None:
+        other = "AC" + "1" * 32
+        async with page_of(server.url) as page, aiohttp.ClientSession(server.url) as session:
+            await page.call()
+            (sid,) = page.all("calling", "call_sid")
+            for user, account, status, answer in (
+                ((ACCOUNT_SID, "f" * 32), ACCOUNT_SID, "completed", 401),
+                ((other, TOKEN), ACCOUNT_SID, "completed", 401),
+                (login, ACCOUNT_SID, "busy", 400),
+                (login, other, "completed", 404),
+                (login, ACCOUNT_SID, "completed", 200),
+                (login, ACCOUNT_SID, "completed", 404),
+            ):
                 path = f"/2010-04-01/Accounts/{account}/Calls/{sid}.json"
-                headers = {"Authorization": aiohttp.encode_basic_auth(*login)}
+                headers = {"Authorization": aiohttp.encode_basic_auth(*user)}
                 form = {"Status": status}
-                async with session.post(server.url + path, data=form, headers=headers) as response:
-                    return response.status
-
-            for good in (own, key):
-                await page.call()
-                sid = page.all("calling", "call_sid")[-1]
-                for login in ((ACCOUNT_SID, "f" * 32), (other, TOKEN), (key[0], ""), ("", "")):
-                    assert await post(login) == 401
-                assert await post(good, status="busy") == 400
-                assert await post(good, other) == 404
-                assert await post(good) == 200
-                assert (await page.event("ended"))["text"] == "The bot hung up."
-                assert await post(good) == 404
+                async with session.post(path, data=form, headers=headers) as response:
+                    assert response.status == answer
+            assert (await page.event("ended"))["text"] == "The bot hung up."
 
 
 class TestTheCommand:

@@ -9,7 +9,7 @@ import demo
 import numpy as np
 import pytest
 from caller import WireLog
-from conversation import BOTS, built_as, converse
+from conversation import BOTS
 from dialing import CallError, read_twiml
 from listening import compare, play
 from local_services import sentence
@@ -17,9 +17,6 @@ from phone.messages import RefusedMessageError, read
 from phone.response_times import ResponseTimes
 from player import Player
 from recording import Recording
-from serving import serve_in_thread
-from streamdouble.scenario import Scenario, Wait
-from talking_bot import create_app
 from twilio.twiml.voice_response import Connect, VoiceResponse
 
 from pipecat_twilio import ulaw
@@ -137,8 +134,6 @@ def test_an_answer_is_timed_from_the_end_of_speech(caller, bot, delays_ms) -> No
     times = ResponseTimes()
     told = [times.add(steps[c], steps[b]) for c, b in zip(caller, bot, strict=True)]
     assert [delay for delay in told if delay is not None] == times.delays_ms == delays_ms
-    if delays_ms:
-        assert times.median_ms == np.median(delays_ms)
 
 
 def message(at: float, samples: np.ndarray) -> tuple[float, dict]:
@@ -192,35 +187,14 @@ def test_a_recording_has_both_sides_and_a_picture_with_its_gap(tmp_path) -> None
     assert {"mark <promise> set", "interruption"} <= set(texts)
 
 
-@pytest.mark.parametrize(("bot", "lost_ms"), [(BOTS[2], (0, 20)), (BOTS[0], (60, 200))])
-async def test_what_is_lost_at_a_stall_of_tts(bot: str, lost_ms: tuple[int, int]) -> None:
-    app = create_app()
-    with built_as(bot) as serializer, serve_in_thread(app) as port:
-        options = {"in_rate": 8000, "out_rate": 8000, "tts": "resampled", "stalls_from": 0}
-        call = await converse(port, app, 1, serializer=serializer, **options)
-    (answer,) = call.answers()
-    assert lost_ms[0] <= answer.lost_ms + answer.cut_ms <= lost_ms[1]
-
-
-@pytest.mark.parametrize(
-    ("url", "status", "words"),
-    [
-        ("http://{}/", 0, "Recordings and pictures of the calls are in"),
-        ("ws://{}/", 2, "is not a Media Streams server"),
-        ("ftp://{}/", 2, "the bot's address must be"),
-        ("ws://127.0.0.1:1/", 2, "nothing listens at"),
-    ],
-)
-async def test_the_demo_records_a_call_to_a_running_bot_or_says_why_not(
-    echo_bot, monkeypatch, tmp_path, capsys, url: str, status: int, words: str
+async def test_the_demo_loses_nothing_and_leaves_no_gap_with_everything_installed(
+    monkeypatch, tmp_path, capsys
 ) -> None:
-    monkeypatch.setattr(demo, "Scenario", lambda *_: Scenario("wait", [Wait(0.5)]))
-    for name in ("remove", "add"):
-        monkeypatch.setattr(demo.logger, name, lambda *_, **__: None)
-    async with echo_bot() as webhook:
-        address = url.format(webhook.split("/")[2])
-        monkeypatch.setattr("sys.argv", ["demo.py", address, "--out", str(tmp_path)])
-        assert await demo.main() == status
-    assert words in capsys.readouterr().out
-    files = {"reply.wav", "reply.svg"} if status == 0 else set()
+    monkeypatch.setattr(demo, "BOTS", BOTS[2:])
+    talks = await demo.call_talking_bots(tmp_path)
+    demo.print_table(talks)
+    assert BOTS[2] in capsys.readouterr().out
+    _, lost_ms, silence_ms, _ = demo.figures(talks[BOTS[2]])
+    assert lost_ms + silence_ms <= 20  # what a busy machine adds
+    files = {"everything-installed.wav", "everything-installed.svg"}
     assert {path.name for path in tmp_path.iterdir()} == files

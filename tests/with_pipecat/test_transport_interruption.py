@@ -9,6 +9,7 @@ from pipecat.frames.frames import (
     CancelFrame,
     InterruptionFrame,
     OutputDTMFUrgentFrame,
+    TTSAudioRawFrame,
 )
 from virtual_bot import Bot, own_clear, words
 from virtual_call import CHUNK_SECS, RATE
@@ -82,6 +83,21 @@ class TestUninterruptibleAudio:
             assert after <= (CHUNK_SECS if at < 0.32 else before)
 
         play(scenario, lead_secs=lead_secs)
+
+    @pytest.mark.parametrize("send_secs", [0, 0.01])
+    def test_it_is_sent_again_where_it_had_not_begun(self, play, send_secs) -> None:
+        async def scenario(bot: Bot) -> None:
+            bot.twilio.send_secs = send_secs
+            await bot.queue(words(0.4, 1), words(0.4, 2, interruptible=False), words(1, 3))
+            await asyncio.sleep(0.2)
+            await bot.interrupt()
+            await asyncio.sleep(3)
+            assert bot.twilio.heard_secs(1) == pytest.approx(0.2, abs=0.02)
+            assert [bot.twilio.heard_secs(number) for number in (2, 3)] == [0.4, 0]
+            told = [f.audio for _, f in bot.downstream.seen if isinstance(f, TTSAudioRawFrame)]
+            assert b"".join(told[-10:]) == words(0.4, 2).audio
+
+        play(scenario)
 
     @pytest.mark.parametrize("at", [0.1, 0.6, 3, 7, 9])
     def test_no_speech_that_was_waiting_is_sent_behind_keys(self, play, at) -> None:
