@@ -7,6 +7,7 @@ through a factory. So `install` replaces these names wherever they are defined o
 import inspect
 import sys
 from abc import ABCMeta
+from copy import copy
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
@@ -192,8 +193,7 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
             for name, value in defaults.items():
                 if given.arguments.get(name) in (None, ""):
                     # A copy: a bot may change the params of one call.
-                    own = value.model_copy() if isinstance(value, BaseModel) else value
-                    given.arguments[name] = own
+                    given.arguments[name] = copy(value)
             original_init(*given.args, **given.kwargs)
 
         names = {"__init__": init, "__module__": ours.__module__, "__doc__": ours.__doc__}

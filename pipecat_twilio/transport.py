@@ -23,7 +23,8 @@ from pipecat.processors.frame_processor import FrameDirection
 try:
     from pipecat.transports.websocket import fastapi
 except ImportError as error:
-    raise ImportError('TwilioTransport needs: pip install "pipecat-ai[websocket]"') from error
+    needed = 'TwilioTransport needs FastAPI: pip install "pipecat-ai[websocket]"'
+    raise ImportError(needed) from error
 
 from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
@@ -62,8 +63,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._lead_secs = lead_secs
         self._waiting: set[asyncio.Event] = set()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
-        self._clears, self._cleared_at = 0, -inf
-        self._is_interrupting = False
+        self._clears, self._cleared_at, self._is_interrupting = 0, -inf, False
         self._backlog_secs = 0.0  # of speech that came and was not sent
         self._held: deque[tuple[float, Frame, FrameDirection]] = deque()  # each with its due time
         self._pushing = asyncio.Lock()
@@ -86,11 +86,10 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
         # Pipecat counts the caller as gone if both waits together take its own limit.
-        max_secs = 0.45 * self._params.audio_out_write_timeout_secs
-        secs, has_mixer = _secs(frame), self._params.audio_out_mixer
+        secs, max_secs = _secs(frame), 0.45 * self._params.audio_out_write_timeout_secs
+        has_mixer = self._params.audio_out_mixer
         is_background = has_mixer and type(frame) is OutputAudioRawFrame
-        if frame.interruptible:
-            # What an interruption must clear is not sent behind what it must not.
+        if frame.interruptible:  # is not sent behind what an interruption must not clear
             await self._wait(lambda: 0 if self._is_interrupting else self._kept_secs(), max_secs)
             if self._is_interrupting and not is_background:
                 return False

@@ -31,7 +31,7 @@ from rest_api import API_KEY, RestApi
 from serving import wait_until_served
 from streamdouble.protocol import MediaStreamEncoder
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait
-from test_attack import BAD, FLOOD
+from streams import BAD, FLOOD
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
