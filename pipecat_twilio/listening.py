@@ -40,6 +40,8 @@ class TwilioClient(fastapi.FastAPIWebsocketClient):
             async with asyncio.timeout(limit_secs):
                 await super().send(data)
         except TimeoutError:
+            if self._is_stuck:  # another write has said so
+                return
             logger.error(f"{self}: the peer has read nothing for {limit_secs} s")
             self._is_stuck = True
             await self.output.caller_left(None)
