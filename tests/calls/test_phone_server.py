@@ -111,6 +111,8 @@ class TestTheCommand:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+            # A shell has its background jobs ignore SIGINT, and so what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             async with asyncio.timeout(90):
