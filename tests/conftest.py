@@ -22,8 +22,8 @@ settings.load_profile("quick")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ignores warnings of deprecated parts that uvicorn and Pipecat's TTS services use."""
-    config.addinivalue_line("filterwarnings", "ignore:websockets.*:DeprecationWarning")
-    config.addinivalue_line("filterwarnings", "ignore:.*AudioContext.*:DeprecationWarning")
+    for message in ("websockets", "The `websockets`", "remove second argument", ".*AudioContext"):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}.*:DeprecationWarning")
 
 
 def pytest_report_header() -> str:

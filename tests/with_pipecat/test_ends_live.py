@@ -21,12 +21,6 @@ from streams import documented, media
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:The `websockets` implementation is deprecated"),
-    pytest.mark.filterwarnings("ignore:remove second argument of ws_handler:DeprecationWarning"),
-]
-
 STOP = json.dumps(documented("stop"))
 
 # What ends the call, `ended_by` of its report, and whether the call is ended over REST.

@@ -20,13 +20,6 @@ from pipecat.workers.runner import WorkerRunner
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport
 
-# uvicorn's default WebSocket implementation uses what websockets has deprecated.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:websockets.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:The `websockets` implementation is deprecated"),
-    pytest.mark.filterwarnings("ignore:remove second argument of ws_handler:DeprecationWarning"),
-]
-
 RATE = 8000
 SENTENCE = TTSAudioRawFrame(b"\x10\x10" * round(1.6 * RATE), RATE, 1)
 
