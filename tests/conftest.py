@@ -23,7 +23,7 @@ settings.load_profile("quick")
 def pytest_configure(config: pytest.Config) -> None:
     """Ignores warnings of deprecated parts that uvicorn and Pipecat's TTS services use."""
     for message in ("websockets", "The `websockets`", "remove second argument", ".*AudioContext"):
-        config.addinivalue_line("filterwarnings", f"ignore:{message}.*:DeprecationWarning")
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
 def pytest_report_header() -> str:
