@@ -84,7 +84,7 @@ class SincStreamResampler(BaseAudioResampler):
         if in_rate == out_rate:
             return audio
         now = self._clock()
-        return self._resampler.process(self._joiner.join(bytes(audio), 2, rates, now), now)
+        return self._resampler.process(self._joiner.join(audio, 2, rates, now), now)
 
     async def flush(self) -> bytes:
         """Returns the last 4 ms, which the filter still holds, and starts a new stream."""

@@ -13,6 +13,8 @@ def positive_int(name: str, value: Any) -> int:
     Raises:
         ValueError: It is not a positive whole number; the text has `name`.
     """
+    if type(value) is int and value > 0:  # as it is for each frame
+        return value
     with suppress(TypeError, ValueError, OverflowError):
         if (number := int(value)) == value and number > 0:
             return number
@@ -52,12 +54,15 @@ class SampleJoiner:
         self._key: object = None
         self._at_secs = 0.0
 
-    def join(self, chunk: bytes, size: int, key: object, now: float) -> bytes:
+    def join(self, chunk: Any, size: int, key: object, now: float) -> Any:
         """Returns all whole samples of `size` bytes; keeps the rest for the next chunk.
 
         The rest is forgotten if the next chunk has another `key`, such as rate and channels. `now`
         is the time in seconds.
         """
+        if not self._kept and not len(chunk) % size:
+            return chunk  # nearly always
+        chunk = bytes(chunk)
         limit_secs = inf if self._clear_after_secs is None else self._clear_after_secs
         if self._kept and key == self._key and now - self._at_secs <= limit_secs:
             chunk = self._kept + chunk
