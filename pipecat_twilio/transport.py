@@ -68,6 +68,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._held: deque[tuple[float, Frame, FrameDirection]] = deque()  # each with its due time
         self._pushing = asyncio.Lock()
         self._pushing_task: asyncio.Task[None] | None = None
+        self._ending_task: asyncio.Task[None] | None = None
         self._is_speaking: dict[Any, bool] = {}  # as was pushed
 
     async def _wait(self, secs_left: Callable[[], float], max_secs: float = inf) -> None:
@@ -160,6 +161,11 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         """Does what Pipecat does, and considers what Twilio has yet to play."""
         if isinstance(frame, frames.InterruptionFrame):
             await self._interrupt(frame, direction)
+            return
+        if isinstance(frame, frames.EndFrame | frames.CancelFrame):  # not in who pushes: it waits
+            await self._cancel(self._ending_task)
+            end = super().process_frame(frame, direction)
+            self._ending_task = self.create_task(end, "end")
             return
         if isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM:
             self._backlog_secs += _secs(frame)
@@ -254,12 +260,16 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             self._is_speaking[key] = starts
         await super().push_frame(frame, direction)
 
+    async def _cancel(self, task: asyncio.Task[None] | None) -> None:
+        if task:
+            await self.cancel_task(task)
+
     async def cleanup(self) -> None:
         """Ends the call if no frame has, as where a pipeline is cancelled while it starts."""
         await self._serializer.serialize(frames.CancelFrame())
         self._held.clear()
-        if self._pushing_task:
-            await self.cancel_task(self._pushing_task)
+        await self._cancel(self._pushing_task)
+        await self._cancel(self._ending_task)
         await super().cleanup()  # type: ignore[no-untyped-call]
 
 
@@ -296,5 +306,10 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
             self._client = client = TwilioClient(websocket, self._callbacks, params)
             self._input = TwilioInputTransport(self, client, params, name=self._input_name)
             self._output = client.output = TwilioOutputTransport(
-                self, client, params, name=self._output_name, lead_secs=lead_secs
+                self,
+                client,
+                params,
+                name=self._output_name,
+                lead_secs=lead_secs,
+                enable_direct_mode=True,  # it hardly ever waits, and each of its queues costs CPU
             )
