@@ -26,6 +26,7 @@ except ImportError as error:
     needed = 'TwilioTransport needs FastAPI: pip install "pipecat-ai[websocket]"'
     raise ImportError(needed) from error
 
+from pipecat_twilio.frames import HEARD_AT, duration_secs, heard_at, unplayed_secs
 from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
 from pipecat_twilio.serializer import TwilioFrameSerializer
@@ -43,29 +44,21 @@ SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
 PRIVATE_NAMES = {"_callbacks", "_client", "_input", "_input_name", "_output", "_output_name"}
 PRIVATE_NAMES |= {"_params", "_write_frame"}
 _warn_once = cache(logger.warning)
-HEARD_AT = "heard_at"  # in the metadata of audio that was sent: when the caller hears it begin
-
-
-def _secs(frame: OutputAudioRawFrame) -> float:
-    return len(frame.audio) / (2 * frame.num_channels * frame.sample_rate)
-
-
-def _unplayed_secs(frame: OutputAudioRawFrame) -> float:
-    return max(0.0, float(frame.metadata[HEARD_AT]) + _secs(frame) - monotonic())
 
 
 class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     """The output of a `TwilioTransport`, which makes it."""
 
     def __init__(self, *args: Any, lead_secs: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        # It hardly ever waits, and queues of its own would cost CPU.
+        super().__init__(*args, enable_direct_mode=True, **kwargs)
         self._serializer: Any = self._params.serializer  # type: ignore[attr-defined]
         self._lead_secs = lead_secs
         self._waiting: set[asyncio.Event] = set()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
         self._clears, self._cleared_at, self._is_interrupting = 0, -inf, False
         self._backlog_secs = 0.0  # of speech that came and was not sent
-        self._held: deque[tuple[float, Frame, FrameDirection]] = deque()  # each with its due time
+        self._held: deque[tuple[Frame, FrameDirection]] = deque()  # until they are heard
         self._pushing = asyncio.Lock()
         self._pushing_task: asyncio.Task[None] | None = None
         self._ending_task: asyncio.Task[None] | None = None
@@ -73,10 +66,9 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def _wait(self, secs_left: Callable[[], float], max_secs: float = inf) -> None:
         """Waits until no time is left, but at most `max_secs`."""
-        end, event = monotonic() + max_secs, asyncio.Event()
+        end = monotonic() + max_secs
         while (secs := min(secs_left(), end - monotonic())) > TIMER_SECS:
-            event.clear()
-            self._waiting.add(event)
+            self._waiting.add(event := asyncio.Event())
             timer = asyncio.get_running_loop().call_later(secs, event.set)
             try:
                 await event.wait()
@@ -87,7 +79,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
         # Pipecat counts the caller as gone if both waits together take its own limit.
-        secs, max_secs = _secs(frame), 0.45 * self._params.audio_out_write_timeout_secs
+        secs, max_secs = duration_secs(frame), 0.45 * self._params.audio_out_write_timeout_secs
         has_mixer = self._params.audio_out_mixer
         is_background = has_mixer and type(frame) is OutputAudioRawFrame
         if frame.interruptible:  # is not sent behind what an interruption must not clear
@@ -100,8 +92,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             return False
         if clears != self._clears and frame.interruptible:  # while it was sent
             return False
-        heard_at = frame.metadata[HEARD_AT]
-        if monotonic() + self._serializer.unplayed_secs() < heard_at + secs / 2:  # nothing was sent
+        at = heard_at(frame)
+        if monotonic() + self._serializer.unplayed_secs() < at + secs / 2:  # nothing was sent
             await asyncio.sleep(secs)
         lead_secs = max(secs, 0 if is_background else self._lead_secs)
         if not is_background:
@@ -111,12 +103,13 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         await self._wait(lambda: self._serializer.unplayed_secs() - lead_secs, max_secs)
         if self._held:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
-        return clears == self._clears or heard_at <= self._cleared_at or frame in self._kept
+        return clears == self._clears or at <= self._cleared_at or frame in self._kept
 
     def _kept_secs(self) -> float:
         """Until audio may be sent behind what is kept: a frame shortly before its end."""
-        secs = max(map(_unplayed_secs, self._kept), default=0.0)
-        return secs - EARLY_SECS * bool(self._serializer.unplayed_secs() < secs + TIMER_SECS)
+        secs = max(map(unplayed_secs, self._kept), default=0.0)
+        nothing_follows = self._serializer.unplayed_secs() < secs + TIMER_SECS
+        return secs - EARLY_SECS if nothing_follows else secs
 
     async def write_dtmf(self, frame: Any) -> None:
         """Sends the tones of keys at once; an interruption does not clear them."""
@@ -129,7 +122,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     async def _send(self, frame: OutputAudioRawFrame) -> bool:
         frame.metadata[HEARD_AT] = monotonic() + self._serializer.unplayed_secs()
         if not frame.interruptible:
-            self._kept = [*filter(_unplayed_secs, self._kept), frame]
+            self._kept = [*filter(unplayed_secs, self._kept), frame]
         return await self._write_frame(frame)
 
     async def _write_frame(self, frame: Frame) -> bool:
@@ -163,12 +156,12 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             await self._interrupt(frame, direction)
             return
         if isinstance(frame, frames.EndFrame | frames.CancelFrame):  # not in who pushes: it waits
-            await self._cancel(self._ending_task)
-            end = super().process_frame(frame, direction)
-            self._ending_task = self.create_task(end, "end")
+            if self._ending_task:
+                await self.cancel_task(self._ending_task)
+            self._ending_task = self.create_task(super().process_frame(frame, direction), "end")
             return
         if isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM:
-            self._backlog_secs += _secs(frame)
+            self._backlog_secs += duration_secs(frame)
         elif isinstance(frame, frames.VADUserStoppedSpeakingFrame):
             self._serializer.caller_stopped(frame.stop_secs)
         await super().process_frame(frame, direction)
@@ -176,15 +169,13 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     async def _interrupt(self, frame: Frame, direction: FrameDirection) -> None:
         self._is_interrupting, self._backlog_secs = True, 0.0
         try:
-            kept = [*filter(_unplayed_secs, self._kept)]
+            kept = [*filter(unplayed_secs, self._kept)]
             # While kept audio is played, nothing else is in the buffer. Before, it is sent again.
-            if all(each.metadata[HEARD_AT] > monotonic() for each in kept):
+            if all(heard_at(each) > monotonic() for each in kept):
                 await super()._write_frame(frame)
                 await self._forget_unheard(kept)
                 for each in kept:
                     await self._send(each)
-                again = [(f.metadata.get(HEARD_AT, due), f, to) for due, f, to in self._held]
-                self._held = deque(again)
             await super().process_frame(frame, direction)
             await self._release(-inf)
             for event in self._waiting:
@@ -199,16 +190,18 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), [*kept]
         await self._release(self._cleared_at)
         held, self._held, is_heard = self._held, deque(), goes_on
-        for _, frame, direction in reversed(held):
+        for frame, direction in reversed(held):
             if isinstance(frame, OutputAudioRawFrame):
-                is_heard = (stays := frame in self._kept) or is_heard
+                stays = frame in self._kept
+                is_heard = is_heard or stays
             elif isinstance(frame, SPEECH_FRAMES):
-                stays = is_heard or isinstance(frame, frames.BotStoppedSpeakingFrame)
-                is_heard = is_heard and isinstance(frame, frames.BotStartedSpeakingFrame)
+                stops = isinstance(frame, frames.BotStoppedSpeakingFrame)
+                stays, is_heard = is_heard or stops, is_heard and not stops
+                frame.metadata[HEARD_AT] = -inf
             else:
                 stays = not frame.interruptible
             if stays:
-                self._held.appendleft((frame.metadata.get(HEARD_AT, -inf), frame, direction))
+                self._held.appendleft((frame, direction))
         for event in () if self._is_interrupting else self._waiting:
             event.set()
 
@@ -220,23 +213,22 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if (is_system or is_timed) and not is_speech:
             await super().push_frame(frame, direction)
             return
-        due = frame.metadata.get(HEARD_AT, -inf)
         if is_speech:
-            due = monotonic() + self._serializer.unplayed_secs()
+            frame.metadata[HEARD_AT] = monotonic() + self._serializer.unplayed_secs()
             stops = isinstance(frame, frames.BotStoppedSpeakingFrame)
             self._serializer.speech_ended() if stops else self._serializer.speech_started()
-        is_due = due <= monotonic() + EARLY_SECS * (not is_speech)
+        is_due = heard_at(frame) <= monotonic() + (0 if is_speech else EARLY_SECS)
         if is_due and not self._held and not self._pushing.locked():
             await self._push(frame, direction)
             return
-        self._held.append((due, frame, direction))
+        self._held.append((frame, direction))
         if not self._pushing_task or self._pushing_task.done():
             self._pushing_task = self.create_task(self._push_held(), "push_held")
 
     async def _push_held(self) -> None:
         """Pushes each held frame when it is due."""
         while self._held:
-            due, frame, _ = self._held[0]
+            frame, due = self._held[0][0], heard_at(self._held[0][0])
             if due > monotonic() + TIMER_SECS:
                 await self._wait(lambda: due - monotonic())  # noqa: B023  # ends in this turn
                 continue
@@ -247,9 +239,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     async def _release(self, until: float) -> None:
         """Pushes what is due by a time, in order."""
         async with self._pushing:
-            while self._held and self._held[0][0] <= until:
-                _, frame, direction = self._held.popleft()
-                await self._push(frame, direction)
+            while self._held and heard_at(self._held[0][0]) <= until:
+                await self._push(*self._held.popleft())
 
     async def _push(self, frame: Frame, direction: FrameDirection) -> None:
         if isinstance(frame, SPEECH_FRAMES):
@@ -260,16 +251,11 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             self._is_speaking[key] = starts
         await super().push_frame(frame, direction)
 
-    async def _cancel(self, task: asyncio.Task[None] | None) -> None:
-        if task:
-            await self.cancel_task(task)
-
     async def cleanup(self) -> None:
         """Ends the call if no frame has, as where a pipeline is cancelled while it starts."""
         await self._serializer.serialize(frames.CancelFrame())
-        self._held.clear()
-        await self._cancel(self._pushing_task)
-        await self._cancel(self._ending_task)
+        for task in filter(None, (self._pushing_task, self._ending_task)):
+            await self.cancel_task(task)
         await super().cleanup()  # type: ignore[no-untyped-call]
 
 
@@ -306,10 +292,5 @@ class TwilioTransport(fastapi.FastAPIWebsocketTransport):
             self._client = client = TwilioClient(websocket, self._callbacks, params)
             self._input = TwilioInputTransport(self, client, params, name=self._input_name)
             self._output = client.output = TwilioOutputTransport(
-                self,
-                client,
-                params,
-                name=self._output_name,
-                lead_secs=lead_secs,
-                enable_direct_mode=True,  # it hardly ever waits, and each of its queues costs CPU
+                self, client, params, name=self._output_name, lead_secs=lead_secs
             )
