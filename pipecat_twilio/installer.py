@@ -108,8 +108,7 @@ def install(
         resampler: Whether `create_stream_resampler` makes our `SincStreamResampler`.
         params: Default parameters: each serializer that is built without `params` gets a copy.
         base_url: Default root of Twilio's REST API.
-        region: Default Twilio region.
-        edge: Default Twilio edge.
+        region, edge: Default Twilio region and edge.
         lead_secs: Default lead of a transport; None is `TwilioTransport`'s own.
 
     Raises:

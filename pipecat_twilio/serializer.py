@@ -2,7 +2,8 @@
 
 A drop-in for `pipecat.serializers.twilio.TwilioFrameSerializer`: the same name, arguments and
 JSON, and the same private attributes, which public code reads and assigns at any time. A subclass
-may skip the constructor. So values are read when they are needed, and `__new__` creates the state.
+may skip the constructor. So values are read when they are needed, and `__new__`, which is in
+call_ending.py, creates the state.
 """
 
 import json

@@ -95,9 +95,8 @@ class CallResource:
         self.credentials = "auth token" if self.auth_token else f"API key {self.api_key_sid!a}"
         self._secret = str(self.auth_token or self.api_key_secret)
         name = "account_sid" if self.auth_token else "api_key_sid"
-        if ":" in (
-            user := getattr(self, name)
-        ):  # RFC 7617, section 2: the secret follows the first
+        user = getattr(self, name)
+        if ":" in user:  # RFC 7617, section 2: the secret follows the first
             raise ValueError(f"{name} must not contain a colon, got {user!a:.99}")
         try:
             login = b64encode(f"{user}:{self._secret}".encode()).decode()

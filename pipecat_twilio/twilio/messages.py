@@ -8,11 +8,12 @@ Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 """
 
 import json
+import re
 from binascii import b2a_base64
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+from functools import reduce
 from json.encoder import encode_basestring_ascii
+from operator import getitem
 from typing import Annotated, Any
 
 import msgspec
@@ -134,11 +135,10 @@ Message = Connected | Start | Media | Dtmf | Mark | Stop
 
 # Not strict: Twilio writes its numbers as strings.
 _decode: Callable[[str | bytes], Message] = msgspec.json.Decoder(Message, strict=False).decode
-_Fields = dict[str, msgspec.Raw]
-_decode_object: Callable[[str | bytes], _Fields] = msgspec.json.Decoder(_Fields).decode
-_TYPES: dict[str, type[_Message]] = {
-    str(kind.__struct_config__.tag): kind for kind in (Connected, Start, Media, Dtmf, Mark, Stop)
-}
+# Python's floats, since a number that is out of range may be one that nothing needs.
+_decode_any: Callable[[str | bytes], Any] = msgspec.json.Decoder(float_hook=float).decode
+# Where a ValidationError says that the fault is: `streamSid` and `start.tracks`, for example.
+_FAULT = re.compile(r" - at `\$\.([\w.]+)")
 
 
 def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
@@ -161,56 +161,34 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
         try:
             return _decode(data)
         except msgspec.ValidationError:
-            with suppress(msgspec.MsgspecError, LookupError, TypeError, ValueError):
-                fields = _decode_object(data)
-                message: Message = _read(_TYPES[msgspec.json.decode(fields["event"])], fields)
-                return message
-            raise
+            return _without_faults(_decode_any(data))
     except MessageError:
         raise
     except Exception as error:  # noqa: BLE001  # `data` may be anything, with methods of its own
         raise MessageError(str(error)) from None
 
 
-@cache  # for a flood of bad messages
-def _fields(kind: Any) -> list[tuple[Any, bool, Callable[[msgspec.Raw], Any]]]:
-    """Returns a type's fields, whether each is an object of ours, and what else decodes it."""
-    return [
-        (
-            field,
-            isinstance(field.type, type) and issubclass(field.type, _Part),
-            msgspec.json.Decoder(field.type, strict=False).decode,
-        )
-        for field in msgspec.structs.fields(kind)
-    ]
-
-
-def _read(kind: Any, fields: dict[str, msgspec.Raw]) -> Any:
-    """Returns an object of this type; a field of another type than its own has its default."""
-    values: dict[str, Any] = {}
-    for field, is_part, decode in _fields(kind):
-        raw = fields.get(field.encode_name)
-        if raw is None:
-            continue
+def _without_faults(message: Any) -> Message:
+    """Reads a message without the fields of another type than their own; raises if it needs one."""
+    while True:
         try:
-            if is_part:
-                values[field.name] = _read(field.type, _decode_object(raw))
-            elif field.name == "custom_parameters":
-                values[field.name] = {k: _as_text(v) for k, v in _decode_object(raw).items()}
-            else:
-                values[field.name] = decode(raw)
-        except msgspec.MsgspecError:
-            if field.required:
+            read: Message = msgspec.convert(message, Message, strict=False)
+            return read
+        except msgspec.ValidationError as error:
+            if not (fault := _FAULT.search(str(error))):
                 raise
-    return kind(**values)
+            *path, name = fault[1].split(".")
+            part = reduce(getitem, path, message)
+            if name == "customParameters" and isinstance(part[name], dict):
+                part[name] = {key: _as_text(value) for key, value in part[name].items()}
+            else:
+                del part[name]
 
 
-def _as_text(value: msgspec.Raw) -> str:
-    """Returns a str; of null nothing, and of any other value the JSON text."""
-    text = bytes(value).decode()
-    if text.startswith('"'):
-        return msgspec.json.decode(value, type=str)
-    return "" if text == "null" else text
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value)
 
 
 def _utf8_bytes(data: str | bytes, limit: int) -> int:
