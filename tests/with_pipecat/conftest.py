@@ -9,7 +9,7 @@ import pytest
 from pipecat.audio.dtmf.types import KeypadEntry
 from pipecat.audio.dtmf.utils import load_dtmf_audio
 from virtual_bot import Bot, Play, running_bot
-from virtual_call import RATE, VirtualLoop, in_virtual_time
+from virtual_call import RATE, in_virtual_time
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def play(monkeypatch: pytest.MonkeyPatch, keys: None) -> Play:
     """Runs a scenario with a bot in virtual time, and returns the bot."""
 
     def run(scenario: Callable[[Bot], Any], *args: Any, **kwargs: Any) -> Bot:
-        async def main(loop: VirtualLoop) -> Bot:
-            async with running_bot(loop, *args, **kwargs) as bot:
+        async def main(_: Any) -> Bot:
+            async with running_bot(*args, **kwargs) as bot:
                 await scenario(bot)
             return bot
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipecat.frames import frames
 from pipecat.frames.frames import (
-    BotSpeakingFrame,
+    BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
-    CancelFrame,
     FunctionCallResultFrame,
     LLMTextFrame,
-    OutputAudioRawFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
 )
@@ -19,35 +18,33 @@ from pipecat.processors.audio.audio_buffer_processor import AudioBufferProcessor
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from streams import media
-from virtual_bot import Bot, Hum, Play, words
-from virtual_call import CHUNK_SECS, EARLY_SECS, LATE_SECS, LEADS, RATE, stall
+from virtual_bot import Bot, Hum, words
+from virtual_call import CHUNK_SECS, EARLY_SECS, LATE_SECS, RATE, stall
 
 from pipecat_twilio import TwilioTransport
 
-
-def told(bot: Bot, kind: type = TTSAudioRawFrame) -> list[float]:
-    return bot.downstream.times(kind)
+LEADS = pytest.mark.parametrize("lead_secs", [0, 0.08, 0.5, 2])
 
 
 async def cancel(bot: Bot) -> None:
-    await bot.end(CancelFrame())
+    await bot.end(frames.CancelFrame())
 
 
 class TestAudio:
     @LEADS
-    def test_it_is_pushed_when_the_caller_begins_to_hear_it(self, play: Play, lead_secs) -> None:
+    def test_audio_is_pushed_when_the_caller_begins_to_hear_it(self, play, lead_secs) -> None:
         async def scenario(bot: Bot) -> None:
             await bot.speak(2)
             await asyncio.sleep(4)
 
         bot = play(scenario, lead_secs=lead_secs)
-        late = [at - p.begin for at, p in zip(told(bot), bot.twilio.plays, strict=True)]
+        late = [at - p.begin for at, p in zip(bot.told(), bot.twilio.plays, strict=True)]
         assert -EARLY_SECS < min(late) <= max(late) < LATE_SECS
-        assert told(bot, BotSpeakingFrame)[0] < bot.twilio.plays[0].begin + CHUNK_SECS
+        assert bot.told(frames.BotSpeakingFrame)[0] < bot.twilio.plays[0].begin + CHUNK_SECS
 
     @LEADS
     @pytest.mark.parametrize("how", [Bot.interrupt, Bot.leave, cancel])
-    def test_what_was_not_heard_is_not_pushed(self, play: Play, how, lead_secs) -> None:
+    def test_audio_that_was_not_heard_is_not_pushed(self, play, how, lead_secs) -> None:
         async def scenario(bot: Bot) -> None:
             for word in range(10):
                 await bot.queue(words(0.2, word), LLMTextFrame(str(word)))
@@ -56,11 +53,11 @@ class TestAudio:
             await asyncio.sleep(3)
 
         bot = play(scenario, lead_secs=lead_secs)
-        assert len(told(bot)) in (13, 14)  # a frame may be pushed a little before it is heard
+        assert len(bot.told()) in (13, 14)  # a frame may be pushed a little before it is heard
         if how is not Bot.leave:
-            assert len(told(bot, LLMTextFrame)) == 2
+            assert len(bot.told(LLMTextFrame)) == 2
 
-    def test_background_and_end_silence_are_pushed_too(self, play: Play) -> None:
+    def test_background_and_end_silence_are_pushed_too(self, play) -> None:
         async def scenario(bot: Bot) -> None:
             await asyncio.sleep(1)
             await bot.end()
@@ -69,28 +66,79 @@ class TestAudio:
             play(scenario, kind, audio_out_mixer=Hum(), audio_out_end_silence_secs=1)
             for kind in (TwilioTransport, FastAPIWebsocketTransport)
         )
-        count = len(told(theirs, OutputAudioRawFrame))
-        assert len(told(ours, OutputAudioRawFrame)) == pytest.approx(count, abs=1)
+        count = len(theirs.told(frames.OutputAudioRawFrame))
+        assert len(ours.told(frames.OutputAudioRawFrame)) == pytest.approx(count, abs=1)
+
+
+class TestBotStartedAndStoppedSpeaking:
+    @LEADS
+    @pytest.mark.parametrize("mixer", [None, Hum()])
+    def test_they_are_pushed_in_both_directions_when_the_caller_hears_them(
+        self, play, lead_secs, mixer
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            await asyncio.sleep(0.5)
+            for _ in range(3):
+                await bot.speak(0.52)
+            await asyncio.sleep(3)
+
+        bot = play(scenario, lead_secs=lead_secs, audio_out_mixer=mixer)
+        begin = next(piece.begin for piece in bot.twilio.plays if piece.ulaw[0] // 8 == 1)
+        late = CHUNK_SECS if mixer else 0.005  # to the next frame
+        for witness in (bot.upstream, bot.downstream):
+            started = witness.times(BotStartedSpeakingFrame)
+            stopped = witness.times(BotStoppedSpeakingFrame)
+            assert started == pytest.approx([begin, begin + 0.52, begin + 1.04], abs=late)
+            assert stopped == pytest.approx([begin + 0.52, begin + 1.04, begin + 1.56], abs=late)
+            assert witness.speaking == ["started", "stopped"] * 3
+
+    @pytest.mark.parametrize("after_secs", [0.3, 0.9])  # while it speaks; while that is held
+    def test_an_interruption_stops_speech_at_once_and_only_once(self, play, after_secs) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(1)
+            await asyncio.sleep(after_secs)
+            interrupted = bot.loop.now
+            await bot.interrupt()
+            await asyncio.sleep(0.5)
+            for witness in (bot.upstream, bot.downstream):
+                assert witness.times(BotStoppedSpeakingFrame) == [interrupted]
+            await bot.speak(1)
+            await asyncio.sleep(2)
+
+        speaking = play(scenario).downstream.speaking
+        assert speaking == ["started", "interrupted", "stopped", "started", "stopped"]
+
+    @pytest.mark.parametrize("at", [0.05, 0.2, 0.39])
+    def test_speech_that_nobody_heard_neither_starts_nor_stops(self, play, at) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(0.4, 1)
+            await bot.speak(0.4, 2)
+            await asyncio.sleep(at)
+            await bot.interrupt()
+            await asyncio.sleep(2)
+
+        speaking = play(scenario, lead_secs=1).downstream.speaking
+        assert speaking == ["started", "interrupted", "stopped"]
+
+    @pytest.mark.parametrize("lead_secs", [0.5, 2])
+    @pytest.mark.parametrize("stop", [True, False])
+    def test_speech_stops_at_once_when_the_socket_is_closed(self, play, stop, lead_secs) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(2)
+            await asyncio.sleep(1)
+            closed = bot.loop.now
+            await bot.leave(stop=stop)
+            await asyncio.sleep(0.001)
+            for witness in (bot.upstream, bot.downstream):
+                assert witness.times(BotStoppedSpeakingFrame) == [closed]
+            assert bot.serializer.close_codes == [1000 if stop else 1006]
+
+        play(scenario, lead_secs=lead_secs)
 
 
 class TestOtherFrames:
-    @LEADS
-    def test_text_behind_audio_is_pushed_when_the_audio_has_been_heard(
-        self, play: Play, lead_secs
-    ) -> None:
-        async def scenario(bot: Bot) -> None:
-            for word in ("one", "two", "three"):
-                await bot.queue(words(0.4), LLMTextFrame(word))
-            await asyncio.sleep(3)
-
-        bot = play(scenario, lead_secs=lead_secs)
-        ends = [bot.twilio.plays[0].begin + secs for secs in (0.4, 0.8, 1.2)]
-        assert told(bot, LLMTextFrame) == pytest.approx(ends, abs=CHUNK_SECS + LATE_SECS)
-
     @pytest.mark.parametrize("pts", [None, 10**12])
-    def test_the_end_of_tts_is_pushed_behind_its_audio_even_with_a_pts(
-        self, play: Play, pts
-    ) -> None:
+    def test_tts_stopped_frame_is_pushed_behind_its_audio_even_with_a_pts(self, play, pts) -> None:
         async def scenario(bot: Bot) -> None:
             stopped = TTSStoppedFrame()
             stopped.pts = pts
@@ -101,31 +149,31 @@ class TestOtherFrames:
         last = [TTSAudioRawFrame, BotStoppedSpeakingFrame, TTSStoppedFrame]
         assert [kind for kind in kinds if kind in last][-3:] == last
 
-    def test_other_frames_with_a_pts_are_pushed_by_pipecats_clock(self, play: Play) -> None:
+    def test_other_frames_with_a_pts_are_pushed_by_pipecats_clock(self, play) -> None:
         async def scenario(bot: Bot) -> None:
             word = LLMTextFrame("one")
             word.pts = bot.transport.output().get_clock().get_time() + 3 * 10**8
             await bot.queue(words(2), word)
             await asyncio.sleep(0.5)
-            assert len(told(bot, LLMTextFrame)) == 1
+            assert len(bot.told(LLMTextFrame)) == 1
 
         play(scenario, lead_secs=2)
 
-    def test_an_interruption_keeps_frames_that_it_must_not_drop(self, play: Play) -> None:
+    def test_an_interruption_pushes_uninterruptible_frames_at_once(self, play) -> None:
         async def scenario(bot: Bot) -> None:
             await bot.queue(words(1), FunctionCallResultFrame("f", "1", {}, "done"))
             await asyncio.sleep(0.3)
             interrupted = bot.loop.now
             await bot.interrupt()
             await asyncio.sleep(1)
-            assert told(bot, FunctionCallResultFrame) == [interrupted]
+            assert bot.told(FunctionCallResultFrame) == [interrupted]
 
         play(scenario, lead_secs=1)
 
     @LEADS
     @pytest.mark.parametrize("stall_secs", [0, 0.9])
     def test_a_slow_processor_behind_the_output_receives_all_frames_in_order(
-        self, play: Play, lead_secs, stall_secs
+        self, play, lead_secs, stall_secs
     ) -> None:
         seen = []
 
@@ -150,15 +198,14 @@ class TestOtherFrames:
 
 
 @pytest.mark.parametrize("stall_secs", [0, 0.12, 0.4])
-@pytest.mark.parametrize("lead_secs", [0.2, 0.5, 2])
 @pytest.mark.parametrize("jitter_secs", [0, 0.01, 0.03])
 def test_a_recording_behind_the_output_is_no_longer_than_with_pipecats_transport(
-    play: Play, lead_secs, stall_secs, jitter_secs
+    play, stall_secs, jitter_secs
 ) -> None:
     async def scenario(bot: Bot) -> None:
         @recorder.event_handler("on_track_audio_data")
-        async def on_track_audio_data(_: Any, user: bytes, bot: bytes, *__: Any) -> None:
-            tracks.append((len(user) / 2 / RATE, len(bot) / 2 / RATE, user.count(b"\x84\x82")))
+        async def on_track_audio_data(_: Any, user: bytes, *__: Any) -> None:
+            tracks.append((len(user) / 2 / RATE, user.count(b"\x84\x82")))
 
         random = np.random.default_rng(1)
         for message in range(800):
@@ -173,14 +220,15 @@ def test_a_recording_behind_the_output_is_no_longer_than_with_pipecats_transport
         await recorder.stop_recording()
         await asyncio.sleep(0.1)
 
-    tracks: list[tuple[float, float, int]] = []
-    for kind in (TwilioTransport, FastAPIWebsocketTransport):
+    tracks: list[tuple[float, int]] = []
+    for lead_secs in (None, 0.2, 0.5, 2):
+        kind = TwilioTransport if lead_secs else FastAPIWebsocketTransport
         recorder = AudioBufferProcessor(num_channels=2)
-        options = {"lead_secs": lead_secs} if kind is TwilioTransport else {}
-        play(scenario, kind, behind=[recorder], audio_in_enabled=True, **options)
-    ours, theirs = tracks
+        play(scenario, kind, behind=[recorder], audio_in_enabled=True, lead_secs=lead_secs)
+    (theirs_secs, _), *ours = tracks
     # Gaps of more than 0.2 s are filled by the recorder, from the last frame of either voice. That
     # may have come a frame of the caller's earlier.
     frames_secs = 8 * 0.02 if stall_secs > 0.2 else 0
-    assert ours[0] <= theirs[0] + frames_secs + 0.001
-    assert ours[2] == pytest.approx(16 * RATE, rel=0.005)
+    for ours_secs, samples in ours:
+        assert ours_secs <= theirs_secs + frames_secs + 0.001
+        assert samples == pytest.approx(16 * RATE, rel=0.005)

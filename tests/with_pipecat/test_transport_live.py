@@ -1,121 +1,134 @@
-"""The transport over a real socket, with real stalls; the caller has a thread of its own."""
+"""How calls end over real sockets: one report each, whoever ends it, and nothing left behind."""
 
 import asyncio
+import gc
 import json
-import time
-from base64 import b64decode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from random import Random
 from typing import Any
 
 import aiohttp
 import pytest
-import uvicorn
 from fastapi import FastAPI, WebSocket
-from pipecat.frames.frames import EndFrame, TTSAudioRawFrame, TTSStoppedFrame
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
-from pipecat.workers.runner import WorkerRunner
+from loguru import logger
+from pipecat.frames.frames import EndFrame
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
+from serving import serve
+from streams import documented, media, payload_of
+from virtual_bot import Bot, Serializer
+from virtual_call import RATE
 
-from pipecat_twilio import TwilioFrameSerializer, TwilioTransport
+from pipecat_twilio import TwilioTransport
 
-RATE = 8000
-SENTENCE = TTSAudioRawFrame(b"\x10\x10" * round(1.6 * RATE), RATE, 1)
+STOP = json.dumps(documented("stop"))
 
-
-async def keep_stalling() -> None:
-    """Holds the event loop up for 120 ms, twice a second."""
-    while True:
-        await asyncio.sleep(0.38)
-        time.sleep(0.12)  # noqa: ASYNC251  # that is the point
-
-
-def caller(url: str) -> list[tuple[float, dict[str, Any]]]:
-    """Calls, and returns what came when, until the bot hangs up."""
-
-    async def call() -> list[tuple[float, dict[str, Any]]]:
-        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
-            return [(time.monotonic(), json.loads(message.data)) async for message in socket]
-
-    return asyncio.run(call())
+# What ends the call, `ended_by` of its report, and whether the call is ended over REST.
+ENDS = {
+    "the caller hangs up": ("stop", False),
+    "the caller hangs up twice, and a message follows": ("stop", False),
+    "the socket is closed": ("disconnect", True),
+    "the connection breaks": ("disconnect", True),
+    "the bot ends it": ("EndFrame", True),
+    "the bot cancels it": ("CancelFrame", True),
+    "the caller leaves in the goodbye": ("stop", False),
+    "the bot hands it off": ("hand_off()", False),
+}
+IMPLEMENTATIONS = pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])
 
 
-@asynccontextmanager
-async def serving(transport: Any, **options: Any) -> AsyncIterator[str]:
-    """Serves a bot that says a sentence and hangs up; the options are uvicorn's."""
-    app = FastAPI()
+class Calls:
+    """An app whose bot speaks and takes part in ending the call, and what became of each call."""
 
-    @app.websocket("/")
-    async def stream(websocket: WebSocket) -> None:
+    def __init__(self, goodbye_secs: float) -> None:
+        self.random, self.goodbye_secs = Random(1), goodbye_secs
+        self.made: list[tuple[str, Serializer, list[str]]] = []
+        self.app = FastAPI()
+        self.app.add_api_websocket_route("/{end}", self.answer)
+
+    async def answer(self, websocket: WebSocket, end: str) -> None:
+        callback, reports = self.random.choice(["returns", "raises", "never returns"]), []
+
+        async def on_call_report(report: Any) -> None:
+            reports.append(report.ended_by)
+            if callback == "raises":
+                raise ValueError(end)
+            if callback == "never returns":
+                await asyncio.Event().wait()
+
         await websocket.accept()
-        no_rest = TwilioFrameSerializer.InputParams(auto_hang_up=False)
+        serializer = Serializer(on_call_report=on_call_report, hang_up_timeout_secs=0.2)
+        self.made.append((end, serializer, reports))
         params = FastAPIWebsocketParams(
-            audio_out_enabled=True, serializer=TwilioFrameSerializer("MZ1", params=no_rest)
+            audio_in_enabled=True, audio_out_enabled=True, serializer=serializer
         )
-        phone = transport(websocket, params)
-        worker = PipelineWorker(
-            Pipeline([phone.input(), phone.output()]),
-            params=PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=RATE),
-            enable_rtvi=False,
-            enable_turn_tracking=False,
-            idle_timeout_secs=None,
-        )
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(worker)
-        running = asyncio.create_task(runner.run())
-        await worker.queue_frames([SENTENCE, TTSStoppedFrame()])
-        await worker.queue_frame(EndFrame())
-        await running
+        bot = Bot(TwilioTransport(websocket, params), serializer)
 
-    config = uvicorn.Config(app, port=0, log_level="warning", lifespan="off", **options)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    yield f"ws://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    await task
+        @bot.transport.event_handler("on_client_disconnected")
+        async def on_client_disconnected(*_: Any) -> None:
+            await bot.worker.cancel()
+
+        @bot.transport.event_handler("on_client_connected")
+        async def on_client_connected(*_: Any) -> None:
+            await bot.speak(self.goodbye_secs if end == "the bot ends it" else 20)
+            if end in ("the bot ends it", "the caller leaves in the goodbye"):
+                await bot.queue(EndFrame())
+            elif end == "the bot cancels it":
+                await bot.worker.cancel()
+            elif end == "the bot hands it off":
+                serializer.hand_off()
+
+        await bot.run()
 
 
-def silence_secs(came: list[tuple[float, dict[str, Any]]], words_secs: float) -> float:
-    """Returns how much silence a caller hears before so much speech has been played."""
-    played_until, silence, heard = came[0][0], 0.0, 0.0
-    for at, message in came:
-        if message["event"] == "media" and heard < words_secs:
-            silence += max(0, at - played_until)
-            secs = len(b64decode(message["media"]["payload"])) / 8000
-            played_until = max(played_until, at) + secs
-            heard += secs
-    assert heard > words_secs - 0.001, f"{heard} s of {words_secs} came"
-    return silence
+async def caller(port: int, end: str) -> float:
+    """Calls, ends the call if that is the caller's part, and returns how much came after that."""
+    secs, url = 0.0, f"http://127.0.0.1:{port}/{end.replace(' ', '%20')}"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        await socket.send_str(media(bytes(160)))
+        if end not in ("the bot ends it", "the bot cancels it"):
+            await socket.receive()  # the bot speaks
+            if end == "the connection breaks":
+                await session.connector.close()
+                return secs
+            if end != "the socket is closed":
+                await socket.send_str(STOP)
+            if "twice" in end:
+                await socket.send_str(STOP)
+                await socket.send_str(media(bytes(160)))
+            await socket.close()
+        async for message in socket:  # until the bot has closed it
+            secs += len(payload_of(message.data)) / RATE
+    return secs
 
 
-async def call_with_stalls(transport: Any) -> list[tuple[float, dict[str, Any]]]:
-    async with serving(transport) as url:
-        stalling = asyncio.create_task(keep_stalling())
-        came = await asyncio.to_thread(caller, url)
-        stalling.cancel()
-        return came
+@IMPLEMENTATIONS
+async def test_each_of_100_calls_is_reported_once_and_leaves_nothing_behind(ws: str) -> None:
+    logger.disable("pipecat")
+    gc.collect()
+    before = Counter(type(each).__name__ for each in gc.get_objects())
+    calls = Calls(goodbye_secs=0.1)
+    async with serve(calls.app, ws=ws) as port:
+        tasks = len(asyncio.all_tasks())
+        for _ in range(5):
+            async with asyncio.timeout(60):
+                ends = calls.random.choices(list(ENDS), k=20)
+                await asyncio.gather(*(caller(port, end) for end in ends))
+                while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110  # has no event
+                    await asyncio.sleep(0.02)
+    logger.enable("pipecat")
+    assert len(calls.made) == 100
+    for end, serializer, reports in calls.made:
+        ended_by, is_ended = ENDS[end]
+        assert (end, reports, len(serializer.requests)) == (end, [ended_by], int(is_ended))
+    del serializer, calls
+    gc.collect()
+    after = Counter(type(each).__name__ for each in gc.get_objects())
+    for kind in ("Serializer", "TwilioTransport", "TwilioOutputTransport", "TwilioInputTransport"):
+        assert after[kind] <= before[kind], kind
 
 
-async def test_a_late_event_loop_is_not_heard() -> None:
-    # A machine that several use may be late itself, by more than the lead: so three tries.
-    for _ in range(3):
-        came = await call_with_stalls(TwilioTransport)
-        if silence_secs(came, 1.6) == 0:
-            return
-    pytest.fail(f"{silence_secs(came, 1.6)} s of silence")
-
-
-async def test_with_pipecats_transport_it_is_heard() -> None:
-    assert silence_secs(await call_with_stalls(FastAPIWebsocketTransport), 1.6) > 0.1
-
-
-@pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])
+@IMPLEMENTATIONS
 async def test_a_goodbye_longer_than_the_ping_timeout_is_heard_to_its_end(ws: str) -> None:
-    pings = {"ws": ws, "ws_ping_interval": 0.2, "ws_ping_timeout": 0.4}
-    async with serving(TwilioTransport, **pings) as url:
-        came = await asyncio.to_thread(caller, url)
-    assert silence_secs(came, 1.6) < 0.5
-    assert came[-1][0] - came[0][0] > 1.05  # sent while it is played, but for the lead
+    calls = Calls(goodbye_secs=1.4)
+    async with serve(calls.app, ws=ws, ws_ping_interval=0.2, ws_ping_timeout=0.4) as port:
+        assert await caller(port, "the bot ends it") >= 1.4

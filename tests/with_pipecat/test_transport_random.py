@@ -24,8 +24,9 @@ from pipecat.frames.frames import (
     TTSStoppedFrame,
 )
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
+from streams import STREAM_SID
 from virtual_bot import Bot, Play, own_clear, words
-from virtual_call import CHUNK_SECS, RATE, STREAM_SID, stall
+from virtual_call import CHUNK_SECS, RATE, stall
 
 from pipecat_twilio import TwilioTransport, messages
 from pipecat_twilio.audio.ulaw import encode

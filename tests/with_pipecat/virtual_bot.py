@@ -8,32 +8,24 @@ from typing import Any
 
 import numpy as np
 from pipecat.audio.mixers.base_audio_mixer import BaseAudioMixer
-from pipecat.frames.frames import (
-    BotStartedSpeakingFrame,
-    BotStoppedSpeakingFrame,
-    EndFrame,
-    Frame,
-    InterruptionFrame,
-    OutputTransportMessageUrgentFrame,
-    TTSAudioRawFrame,
-    TTSStoppedFrame,
-)
+from pipecat.frames import frames
+from pipecat.frames.frames import Frame, InterruptionFrame, TTSAudioRawFrame, TTSStoppedFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.websocket import fastapi
 from pipecat.workers.runner import WorkerRunner
-from streams import documented
-from virtual_call import RATE, STREAM_SID, Twilio
+from streams import STREAM_SID, documented
+from virtual_call import RATE, Twilio
 
 from pipecat_twilio import TwilioFrameSerializer, TwilioTransport
 from pipecat_twilio.audio.ulaw import decode
 
 SPEECH = {
-    BotStartedSpeakingFrame: "started",
-    BotStoppedSpeakingFrame: "stopped",
+    frames.BotStartedSpeakingFrame: "started",
+    frames.BotStoppedSpeakingFrame: "stopped",
     InterruptionFrame: "interrupted",
-    EndFrame: "end",
+    frames.EndFrame: "end",
 }
 
 
@@ -57,14 +49,13 @@ class Serializer(TwilioFrameSerializer):
 class Witness(FrameProcessor):
     """Keeps the frames that pass, with their times."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self) -> None:
         super().__init__(enable_direct_mode=True)  # or system frames would overtake others
-        self._now = clock
         self.seen: list[tuple[float, Frame]] = []
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        self.seen.append((self._now(), frame))
+        self.seen.append((asyncio.get_running_loop().time(), frame))
         await self.push_frame(frame, direction)
 
     def times(self, kind: type[Frame]) -> list[float]:
@@ -85,9 +76,9 @@ def words(secs: float, number: int = 1, *, kind: Any = TTSAudioRawFrame, **field
     return frame
 
 
-def own_clear() -> OutputTransportMessageUrgentFrame:
+def own_clear() -> frames.OutputTransportMessageUrgentFrame:
     """What a bot sends that clears Twilio's buffer itself."""
-    return OutputTransportMessageUrgentFrame({"event": "clear", "streamSid": STREAM_SID})
+    return frames.OutputTransportMessageUrgentFrame({"event": "clear", "streamSid": STREAM_SID})
 
 
 class Bot:
@@ -95,12 +86,12 @@ class Bot:
 
     ended: asyncio.Task[None]
 
-    def __init__(
-        self, transport: Any, twilio: Twilio, loop: Any, serializer: Any, behind: Any
-    ) -> None:
-        self.transport, self.twilio, self.loop = transport, twilio, loop
-        self.serializer = serializer
-        self.upstream, self.downstream = Witness(loop.time), Witness(loop.time)
+    twilio: Twilio
+
+    def __init__(self, transport: Any, serializer: Any, behind: Any = ()) -> None:
+        self.transport, self.serializer = transport, serializer
+        self.loop: Any = asyncio.get_running_loop()
+        self.upstream, self.downstream = Witness(), Witness()
         output = [transport.output(), *behind, self.downstream]
         self.worker = PipelineWorker(
             Pipeline([transport.input(), self.upstream, *output]),
@@ -110,6 +101,16 @@ class Bot:
             idle_timeout_secs=None,
         )
 
+    async def run(self) -> None:
+        """Returns when the pipeline has ended."""
+        runner = WorkerRunner(handle_sigint=False)
+        await runner.add_workers(self.worker)
+        await runner.run()
+
+    def told(self, kind: type[Frame] = TTSAudioRawFrame) -> list[float]:
+        """When frames of a kind were pushed downstream."""
+        return self.downstream.times(kind)
+
     async def speak(
         self, secs: float, number: int = 1, *, stop: bool = True, **fields: Any
     ) -> None:
@@ -117,8 +118,8 @@ class Bot:
         stopped = [TTSStoppedFrame()] if stop else []
         await self.queue(words(secs, number, **fields), *stopped)
 
-    async def queue(self, *frames: Frame) -> None:
-        await self.worker.queue_frames(frames)
+    async def queue(self, *queued: Frame) -> None:
+        await self.worker.queue_frames(queued)
 
     async def interrupt(self) -> None:
         await self.queue(InterruptionFrame())
@@ -131,13 +132,12 @@ class Bot:
 
     async def end(self, frame: Frame | None = None) -> None:
         """Ends the pipeline and returns when it has ended."""
-        await self.queue(frame or EndFrame())
+        await self.queue(frame or frames.EndFrame())
         await self.ended
 
 
 @asynccontextmanager
 async def running_bot(
-    loop: Any,
     transport: Callable[..., Any] = TwilioTransport,
     *,
     serializer: Any = None,
@@ -145,20 +145,16 @@ async def running_bot(
     behind: Any = (),
     **params: Any,
 ) -> AsyncIterator[Bot]:
-    """Gives a bot that has started, and cancels it if it has not ended.
-
-    `behind` are processors behind the output.
-    """
-    twilio = Twilio(loop)
+    """Gives a bot, with processors `behind` its output, and cancels it if it has not ended."""
+    twilio = Twilio(asyncio.get_running_loop())
     settings = fastapi.FastAPIWebsocketParams(
         **{"audio_out_enabled": True, "audio_out_end_silence_secs": 0} | params,
         serializer=(serializer := serializer or Serializer()),
     )
     options = {} if lead_secs is None else {"lead_secs": lead_secs}
-    bot = Bot(transport(twilio, settings, **options), twilio, loop, serializer, behind)
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(bot.worker)
-    bot.ended = asyncio.create_task(runner.run())
+    bot = Bot(transport(twilio, settings, **options), serializer, behind)
+    bot.twilio = twilio
+    bot.ended = asyncio.create_task(bot.run())
     async with asyncio.timeout(10):
         while not bot.downstream.seen:  # noqa: ASYNC110  # the StartFrame
             await asyncio.sleep(0.001)

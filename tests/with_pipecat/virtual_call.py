@@ -21,12 +21,10 @@ from pipecat.transports.websocket import fastapi
 from starlette.websockets import WebSocketState
 
 RATE = 8000
-STREAM_SID = "MZ1"
 CHUNK_SECS = 0.04  # of an output frame: audio_out_10ms_chunks is 4
 TIMER_SECS = 0.002
 END_SECS = 0.03  # the call is over so close to the end of the last word
 EARLY_SECS, LATE_SECS = 0.036, 0.032  # of a push, against when the caller hears it
-LEADS = pytest.mark.parametrize("lead_secs", [0, 0.08, 0.5, 2])
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
