@@ -54,10 +54,10 @@ HEAD = f"""# What callers of a typical bot hear
 In ms, on {{machine}}; written by
 `tox -e results`. Where there are three figures, TTS speaks at the pipeline's rate / at 24 kHz
 whatever the pipeline / at 24 kHz and is resampled inside `TTSService`. Silence is that inside a
-sentence of 1.4 s while the event loop is held up for so long, twice a second. TTS delivers a
-sentence in 0.4 s: while it is held up in that time, there is nothing to play for any bot. The last
-columns are a speech-to-speech model at 24 kHz that hears the caller: how late in the median and at
-worst, and how much is missing when the caller has stopped.
+sentence of 1.4 s while the event loop is held up for so long, twice a second (400 ms: every 0.8 s).
+TTS delivers a sentence in 0.4 s: while it is held up in that time, there is nothing to play for any
+bot. The last columns are a speech-to-speech model at 24 kHz that hears the caller: how late in the
+median and at worst, and how much is missing when the caller has stopped.
 
 | rates, kHz | bot | first sound after TTS's first byte | cut off at the end | lost in mid-word \
 when TTS stalls |{"".join(f" silence at {ms} ms |" for ms in HOLD_UPS_MS)} model hears, late \
