@@ -108,7 +108,8 @@ def install(
         resampler: Whether `create_stream_resampler` makes our `SincStreamResampler`.
         params: Default parameters: each serializer that is built without `params` gets a copy.
         base_url: Default root of Twilio's REST API.
-        region, edge: Default Twilio region and edge.
+        region: Default Twilio region.
+        edge: Default Twilio edge.
         lead_secs: Default lead of a transport; None is `TwilioTransport`'s own.
 
     Raises:
@@ -191,8 +192,7 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
             given = inspect.signature(original_init).bind(self, *args, **kwargs)
             for name, value in defaults.items():
                 if given.arguments.get(name) in (None, ""):
-                    # A copy: a bot may change the params of one call.
-                    given.arguments[name] = copy(value)
+                    given.arguments[name] = copy(value)  # a bot may change that of one call
             original_init(*given.args, **given.kwargs)
 
         names = {"__init__": init, "__module__": ours.__module__, "__doc__": ours.__doc__}
