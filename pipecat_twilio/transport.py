@@ -213,6 +213,9 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if (is_system or is_timed) and not is_speech:
             await super().push_frame(frame, direction)
             return
+        is_late = self._is_interrupting and frame.interruptible  # Python 3.11 returned it so late
+        if is_late and not is_speech and not isinstance(frame, OutputAudioRawFrame):
+            return
         if is_speech:
             frame.metadata[HEARD_AT] = monotonic() + self._serializer.unplayed_secs()
             stops = isinstance(frame, frames.BotStoppedSpeakingFrame)
