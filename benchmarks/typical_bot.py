@@ -3,7 +3,7 @@
     python benchmarks/typical_bot.py FOLDER
 
 The bot of simulation/talking_bot.py is called at three pairs of rates with three kinds of TTS, nine
-calls at once: undisturbed, and while its event loop is held up for up to 400 ms twice a second;
+calls at once: undisturbed, and while its event loop is held up again and again for up to 400 ms;
 without a mixer and with one. At last it says a goodbye of a minute. typical_bot.md has the tables,
 typical_bot.png one answer as it was heard. It takes ten minutes.
 """

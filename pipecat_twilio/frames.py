@@ -1,12 +1,8 @@
-"""What Pipecat's frames lack: a mark that came back, and when a frame is heard."""
+"""The frame type that Pipecat does not have."""
 
 from dataclasses import dataclass
-from math import inf
-from time import monotonic
 
-from pipecat.frames.frames import Frame, OutputAudioRawFrame, SystemFrame
-
-HEARD_AT = "heard_at"  # in a frame's metadata: the monotonic time when the caller hears it begin
+from pipecat.frames.frames import SystemFrame
 
 
 @dataclass
@@ -31,18 +27,3 @@ class MarkFrame(SystemFrame):
 
     def __str__(self) -> str:
         return f"{self._frame_name}({self.name!r}, cleared: {self.cleared})"
-
-
-def duration_secs(frame: OutputAudioRawFrame) -> float:
-    """Returns how long audio takes to play."""
-    return len(frame.audio) / (2 * frame.num_channels * frame.sample_rate)
-
-
-def heard_at(frame: Frame) -> float:
-    """Returns when the caller hears a frame begin; long ago if it has no such time."""
-    return float(frame.metadata.get(HEARD_AT, -inf))
-
-
-def unplayed_secs(frame: OutputAudioRawFrame) -> float:
-    """Returns how much time is left until audio that was sent has been played."""
-    return max(0.0, heard_at(frame) + duration_secs(frame) - monotonic())

@@ -192,7 +192,7 @@ def _with_defaults(ours: type, **defaults: Any) -> type:
             given = inspect.signature(original_init).bind(self, *args, **kwargs)
             for name, value in defaults.items():
                 if given.arguments.get(name) in (None, ""):
-                    given.arguments[name] = copy(value)  # a bot may change that of one call
+                    given.arguments[name] = copy(value)  # for this call alone
             original_init(*given.args, **given.kwargs)
 
         names = {"__init__": init, "__module__": ours.__module__, "__doc__": ours.__doc__}

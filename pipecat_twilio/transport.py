@@ -26,7 +26,7 @@ except ImportError as error:
     needed = 'TwilioTransport needs FastAPI: pip install "pipecat-ai[websocket]"'
     raise ImportError(needed) from error
 
-from pipecat_twilio.frames import HEARD_AT, duration_secs, heard_at, unplayed_secs
+from pipecat_twilio.frame_times import HEARD_AT, duration_secs, heard_at, unplayed_secs
 from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
 from pipecat_twilio.serializer import TwilioFrameSerializer
@@ -155,7 +155,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if isinstance(frame, frames.InterruptionFrame):
             await self._interrupt(frame, direction)
             return
-        if isinstance(frame, frames.EndFrame | frames.CancelFrame):  # not in who pushes: it waits
+        if isinstance(frame, frames.EndFrame | frames.CancelFrame):  # whoever pushed it goes on
             if self._ending_task:
                 await self.cancel_task(self._ending_task)
             self._ending_task = self.create_task(super().process_frame(frame, direction), "end")
@@ -210,16 +210,16 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         is_speech = isinstance(frame, SPEECH_FRAMES)
         is_system = isinstance(frame, frames.SystemFrame) or direction == FrameDirection.UPSTREAM
         is_timed = frame.pts and not isinstance(frame, frames.TTSStoppedFrame)
-        if (is_system or is_timed) and not is_speech:
-            await super().push_frame(frame, direction)
-            return
-        is_late = self._is_interrupting and frame.interruptible  # Python 3.11 returned it so late
-        if is_late and not is_speech and not isinstance(frame, OutputAudioRawFrame):
-            return
+        is_audio = isinstance(frame, OutputAudioRawFrame)
         if is_speech:
             frame.metadata[HEARD_AT] = monotonic() + self._serializer.unplayed_secs()
             stops = isinstance(frame, frames.BotStoppedSpeakingFrame)
             self._serializer.speech_ended() if stops else self._serializer.speech_started()
+        elif is_system or is_timed:
+            await super().push_frame(frame, direction)
+            return
+        elif self._is_interrupting and frame.interruptible and not is_audio:
+            return  # Python 3.11 returned it so late
         is_due = heard_at(frame) <= monotonic() + (0 if is_speech else EARLY_SECS)
         if is_due and not self._held and not self._pushing.locked():
             await self._push(frame, direction)
@@ -231,7 +231,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     async def _push_held(self) -> None:
         """Pushes each held frame when it is due."""
         while self._held:
-            frame, due = self._held[0][0], heard_at(self._held[0][0])
+            frame, _ = self._held[0]
+            due = heard_at(frame)
             if due > monotonic() + TIMER_SECS:
                 await self._wait(lambda: due - monotonic())  # noqa: B023  # ends in this turn
                 continue
