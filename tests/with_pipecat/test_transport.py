@@ -8,16 +8,22 @@ from importlib import util
 from unittest.mock import AsyncMock
 
 import pytest
-from pipecat.frames.frames import ErrorFrame, InterruptionFrame, OutputAudioRawFrame
+from pipecat.frames.frames import (
+    ErrorFrame,
+    InterruptionFrame,
+    OutputAudioRawFrame,
+    OutputTransportMessageFrame,
+)
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
 from pipecat.transports import base_input, base_output, base_transport
 from pipecat.transports.websocket import fastapi
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
+from streams import STREAM_SID
 from virtual_bot import Bot, Hum, Serializer, words
 from virtual_call import CHUNK_SECS, END_SECS, TIMER_SECS, Twilio, stall
 
 import pipecat_twilio
-from pipecat_twilio import TwilioTransport
+from pipecat_twilio import TwilioTransport, messages
 
 PRIVATE_NAMES = ["_callbacks", "_client", "_input", "_input_name", "_output", "_output_name"]
 PRIVATE_NAMES += ["_params", "_write_frame"]
@@ -80,6 +86,15 @@ class TestLead:
         assert bot.twilio.heard_until - bot.twilio.plays[0].begin == pytest.approx(33)
         assert bot.twilio.silences == []
         assert not bot.upstream.times(ErrorFrame)
+
+    def test_a_mark_is_sent_behind_all_of_the_audio_before_it(self, play) -> None:
+        async def scenario(bot: Bot) -> None:
+            mark = OutputTransportMessageFrame(messages.mark(STREAM_SID, "answer"))
+            await bot.queue(words(1), mark)
+            await asyncio.sleep(2)
+
+        events = [message["event"] for _, message in play(scenario).twilio.received]
+        assert events == ["media"] * 25 + ["mark"]
 
 
 class TestMixer:

@@ -135,8 +135,45 @@ class TestBotStartedAndStoppedSpeaking:
 
         play(scenario, lead_secs=lead_secs)
 
+    def test_without_tts_they_are_pushed_as_by_pipecats_transport(self, play) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(1, kind=frames.SpeechOutputAudioRawFrame, stop=False)
+            await bot.queue(frames.SpeechOutputAudioRawFrame(bytes(2 * RATE), RATE, 1))
+            await asyncio.sleep(3)
+
+        ours, theirs = (
+            play(scenario, kind).upstream.times(BotStoppedSpeakingFrame)
+            for kind in (TwilioTransport, FastAPIWebsocketTransport)
+        )
+        assert ours == pytest.approx(theirs, abs=CHUNK_SECS + LATE_SECS)
+
+    @pytest.mark.parametrize(("ends", "gaps"), [(True, 0), (False, 1)])
+    def test_the_pause_between_two_answers_is_no_gap_in_the_call_report(
+        self, play, ends, gaps
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            for _ in range(2):
+                await bot.speak(0.52, stop=ends)
+                await asyncio.sleep(1)
+
+        report = play(scenario).serializer.call_report
+        assert (report.gaps, report.bot_secs) == (gaps, pytest.approx(1.04))
+
 
 class TestOtherFrames:
+    @LEADS
+    def test_text_behind_audio_is_pushed_when_the_audio_has_been_heard(
+        self, play, lead_secs
+    ) -> None:
+        async def scenario(bot: Bot) -> None:
+            for word in ("one", "two", "three"):
+                await bot.queue(words(0.4), LLMTextFrame(word))
+            await asyncio.sleep(3)
+
+        bot = play(scenario, lead_secs=lead_secs)
+        ends = [bot.twilio.plays[0].begin + secs for secs in (0.4, 0.8, 1.2)]
+        assert bot.told(LLMTextFrame) == pytest.approx(ends, abs=CHUNK_SECS + LATE_SECS)
+
     @pytest.mark.parametrize("pts", [None, 10**12])
     def test_tts_stopped_frame_is_pushed_behind_its_audio_even_with_a_pts(self, play, pts) -> None:
         async def scenario(bot: Bot) -> None:
