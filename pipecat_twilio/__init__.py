@@ -6,34 +6,8 @@ codec and the resampler can be used on their own without loading Pipecat.
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    __version__: str
-    from pipecat_twilio.audio import ulaw
-    from pipecat_twilio.audio.resampler import SincResampler
-    from pipecat_twilio.frames import MarkFrame
-    from pipecat_twilio.installer import install, uninstall
-    from pipecat_twilio.serializer import TwilioFrameSerializer
-    from pipecat_twilio.stream_resampler import SincStreamResampler
-    from pipecat_twilio.transport import TwilioTransport
-    from pipecat_twilio.twilio import messages
-    from pipecat_twilio.twilio.signature import is_valid_signature
-
-__all__ = [
-    "MarkFrame",
-    "SincResampler",
-    "SincStreamResampler",
-    "TwilioFrameSerializer",
-    "TwilioTransport",
-    "install",
-    "is_valid_signature",
-    "messages",
-    "ulaw",
-    "uninstall",
-]
-
-_PLACES = {
+_PLACES = {  # by name, the module that has it; __init__.pyi has the same for type checkers
     "MarkFrame": "frames",
     "SincResampler": "audio.resampler",
     "SincStreamResampler": "stream_resampler",
@@ -45,6 +19,8 @@ _PLACES = {
     "ulaw": "audio.ulaw",
     "uninstall": "installer",
 }
+
+__all__ = list(_PLACES)
 
 
 def __getattr__(name: str) -> object:

@@ -7,6 +7,7 @@ with a placeholder, and assign `_call_sid` from the `start` message.
 import asyncio
 from dataclasses import fields
 from inspect import isawaitable
+from reprlib import Repr
 from time import monotonic
 from typing import Any, Self
 
@@ -18,12 +19,14 @@ from pipecat_twilio.params import DEFAULTS, TwilioInputParams
 from pipecat_twilio.twilio import hangup
 from pipecat_twilio.twilio.call_report import MIN_GAP_SECS, CallRecord, CallReport
 from pipecat_twilio.twilio.call_resource import CallResource, without_traceback
-from pipecat_twilio.twilio.messages import MessageError
 from pipecat_twilio.twilio.pending_hang_up import PendingHangUp
 from pipecat_twilio.twilio.playback import Playback
 
 # The close code of a server that stops. Source: https://www.iana.org/assignments/websocket/
 SERVICE_RESTART = 1012
+
+_short = Repr()  # of an exception, which may hold anything
+_short.maxother = 100
 
 
 class CallEndingSerializer(FrameSerializer):
@@ -32,14 +35,7 @@ class CallEndingSerializer(FrameSerializer):
     # Defaults for a subclass that skips the constructor.
     _name = "TwilioFrameSerializer"
     _stream_sid: str | None = None
-    _call_sid: str | None = None
-    _account_sid: str | None = None
-    _auth_token: str | None = None
-    _api_key_sid: str | None = None
-    _api_key_secret: str | None = None
-    _region: str | None = None
-    _edge: str | None = None
-    _base_url: str | None = None
+    _call_sid: str | None
     _hangup_attempted = False
     _pending_hang_up: PendingHangUp | None = None
     _is_hanging_up = False  # the request is made: what follows it did not end the call
@@ -53,6 +49,7 @@ class CallEndingSerializer(FrameSerializer):
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Creates the state, since a subclass may skip the constructor."""
         self = super().__new__(cls)
+        vars(self).update({f"_{f.name}": None for f in fields(CallResource)})
         self._params = TwilioInputParams()
         self._playback = Playback()
         self._record = CallRecord()
@@ -97,13 +94,14 @@ class CallEndingSerializer(FrameSerializer):
         """Records that the bot has finished speaking: the pause that follows is not a gap."""
         self._record.speech_is_over = True
 
-    def _drop(self, reason: str, fault: object) -> None:
+    def _drop(self, reason: str, fault: Exception) -> None:
         """Logs the first drop for each reason, then the 2nd, 4th, 8th ... of all drops."""
         dropped = self._record.dropped
         dropped[reason] += 1
         total = dropped.total()
         if dropped[reason] == 1 or total & (total - 1) == 0:
-            logger.warning(f"{self} dropped {reason} ({total} dropped so far): {_in_short(fault)}")
+            text = _short.repr(fault)
+            logger.warning(f"{self} dropped {reason} ({total} dropped so far): {text}")
 
     def hand_off(self) -> None:
         """Never ends the call; a bot that transfers it calls this before its pipeline ends."""
@@ -197,17 +195,9 @@ class CallEndingSerializer(FrameSerializer):
             logger.error(f"{self} left the call open: {error}")
             return
         limit_secs = self._duration("hang_up_timeout_secs")
-        self._record.rest_answer = (await hangup.hang_up(resource, timeout_secs=limit_secs)).answer
+        self._record.rest_answer = (await hangup.hang_up(resource, timeout_secs=limit_secs)).text
 
     @without_traceback
     def _call_resource(self) -> CallResource:
         """Returns the call's address and credentials; raises ValueError if any is missing."""
         return CallResource(**{f.name: getattr(self, f"_{f.name}") for f in fields(CallResource)})
-
-
-def _in_short(fault: object) -> str:
-    kind = "" if isinstance(fault, str | MessageError) else f"{type(fault).__name__}: "
-    try:
-        return f"{kind}{fault}"[:200]
-    except Exception:  # noqa: BLE001  # the exception's own __str__ may fail
-        return kind

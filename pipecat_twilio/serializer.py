@@ -15,7 +15,7 @@ from pipecat.audio.dtmf.types import KeypadEntry
 from pipecat.frames import frames
 from pipecat.frames.frames import Frame, InputAudioRawFrame
 
-from pipecat_twilio.audio.samples import Collector, SampleJoiner, mix_down, pcm_bytes, positive_int
+from pipecat_twilio.audio.samples import SampleJoiner, mix_down, pcm_bytes, positive_int
 from pipecat_twilio.audio.ulaw import decode, encode
 from pipecat_twilio.call_ending import CallEndingSerializer
 from pipecat_twilio.frames import MarkFrame
@@ -105,7 +105,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         )
         self._output_resampler: Any = SincStreamResampler(clear_after_secs=clear_after_secs)
         self._joiner = SampleJoiner(clear_after_secs)
-        self._collector = Collector()
+        self._collected = b""  # until there is enough for a frame
 
     async def setup(self, setup: Any) -> None:
         """Takes the pipeline's input rate from `setup.audio_in_sample_rate`, in Hz.
@@ -143,7 +143,8 @@ class TwilioFrameSerializer(CallEndingSerializer):
             pcm = await self._input_resampler.resample(decode(media.payload), in_rate, rate)
             if self._input_frame_secs > MESSAGE_SECS:
                 min_bytes = int(SAMPLE_BYTES * rate * self._input_frame_secs)
-                pcm = self._collector.add(pcm, min_bytes, rate)
+                self._collected += pcm
+                pcm = self._take_collected() if len(self._collected) >= min_bytes else b""
             return InputAudioRawFrame(pcm, rate, 1) if pcm else None
         except MessageError as error:
             self._drop("an unreadable message", error)
@@ -155,7 +156,8 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if isinstance(message, Dtmf):
             if (button := _KEYS.get(message.dtmf.digit)) is not None:
                 return frames.InputDTMFFrame(button)
-            self._drop("a key", f"Pipecat has none for {message.dtmf.digit[:9]!a}")  # A to D
+            fault = ValueError(f"Pipecat has none for {message.dtmf.digit[:9]!a}")  # A to D
+            self._drop("a key", fault)
         elif isinstance(message, Mark):
             cleared = self._playback.take_mark(message.mark.name)
             self._record.marks_cleared += cleared
@@ -169,9 +171,13 @@ class TwilioFrameSerializer(CallEndingSerializer):
             self._call_sid_checked = True
         elif isinstance(message, Stop):
             self._stream_stopped()
-            pcm = self._collector.take()
+            pcm = self._take_collected()
             return InputAudioRawFrame(pcm, self._sample_rate, 1) if pcm else None
         return None
+
+    def _take_collected(self) -> bytes:
+        pcm, self._collected = self._collected, b""
+        return pcm
 
     async def serialize(self, frame: Frame) -> str | bytes | None:
         """Converts a frame to a message for Twilio, or ends the call.
@@ -241,8 +247,3 @@ class TwilioFrameSerializer(CallEndingSerializer):
         elif messages.is_clear(frame.message):
             self._buffer_cleared()
         return text
-
-    def should_ignore_frame(self, frame: Frame) -> bool:
-        """Returns what the base class does; False for a message that is not a dict."""
-        is_dict = isinstance(getattr(frame, "message", None), dict)
-        return is_dict and super().should_ignore_frame(frame)

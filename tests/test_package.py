@@ -55,6 +55,8 @@ def test_the_public_names_are_there_and_no_others() -> None:
     for name in pipecat_twilio.__all__:
         assert getattr(pipecat_twilio, name).__name__.split(".")[-1] == name
     assert set(pipecat_twilio.__all__) <= set(dir(pipecat_twilio))
+    stub = SOURCE.joinpath("__init__.pyi").read_text()
+    assert set(re.findall(r" as (\w+)", stub)) == set(pipecat_twilio.__all__)
     for name in defined_names() - set(pipecat_twilio.__all__):
         with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
             getattr(pipecat_twilio, name)

@@ -18,7 +18,6 @@ MAX_NUM_ZEROS = 192  # 4 ms at 48 kHz
 MAX_BETA = 700.0  # float64 has no exp() of more than 709
 MAX_TAPS = 112_896  # what 32 to 44.1 kHz needs with 4 ms; its design takes 10 ms
 ROW_MULTIPLE = 32  # rows are padded to it, for each sample of a round: four vectors (fir.h)
-WINDOW_POINTS = 4096  # computed; by linear interpolation the others are 1e-7 off
 
 
 def reduced_ratio(in_rate: int, out_rate: int, num_zeros: int) -> tuple[int, int]:
@@ -77,16 +76,10 @@ def polyphase_bank(
     ticks = np.arange(up)[:, np.newaxis] + up * ages
     periods = ticks / max(up, down) - num_zeros
     distance = np.abs(periods)
-    points = np.linspace(0, 1, WINDOW_POINTS + 1)
-    kaiser = np.i0(beta * np.sqrt(1 - points**2)) / np.i0(beta)
-    window = np.interp(distance / num_zeros, points, kaiser)
-    sinc = np.sinc((rolloff * periods).astype(np.float32))  # as exact as the bank, and faster
+    window = np.i0(beta * np.sqrt(np.maximum(0, 1 - (distance / num_zeros) ** 2)))
+    sinc = np.sinc(rolloff * periods)
     # The end itself is outside: the tap there would have no mirror image.
     design = np.where(distance < num_zeros, sinc * window, 0)
-    # The bank starts on a cache line, so that few loads of taps need two lines.
-    room = np.zeros(up * taps + 16, dtype=np.float32)
-    start = -(room.ctypes.data // 4) % 16
-    bank = room[start : start + up * taps].reshape(up, taps)
-    bank[:] = design / design.sum(axis=1, keepdims=True)
+    bank = (design / design.sum(axis=1, keepdims=True)).astype(np.float32)
     bank.flags.writeable = False
     return bank

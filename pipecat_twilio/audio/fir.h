@@ -17,12 +17,13 @@
 enum {
     BLOCK = 1024, /* most samples and outputs at a time: 20 ms at 48 kHz are fewer */
     LANES = 8, /* floats in a vector; a path whose own are shorter uses two */
-    MAX_TILE = 10 * LANES, MAX_PLANES = 6, /* in fir_rounds: 48 to 8 kHz has 6 */
+    MAX_TILE = 10 * LANES, /* outputs of a phase that fir_rounds computes at a time */
+    MAX_PLANES = 6, MAX_PLANE_TAPS = 2 * 192, /* 48 to 8 kHz has 6; MAX_NUM_ZEROS is 192 */
     WINDOW_ROOM = BLOCK + MAX_TILE * MAX_PLANES /* beyond the taps: fir_rounds reads that far */
 };
 
 struct fir {
-    const float *bank; /* `up` rows of `taps`; the tap of the oldest sample is the first */
+    const float *bank; /* `up` rows of `taps`, a multiple of 32; the oldest sample's tap first */
     float *window;     /* the samples from the first that the next output needs, oldest first */
     ptrdiff_t taps, up, down, held, phase; /* samples held in the window; the next output's phase */
 };
@@ -42,7 +43,6 @@ INLINE void fir_plain(const struct fir *fir, float *out, ptrdiff_t outputs) {
 
 #if HAVE_VECTORS
 typedef float V __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
 /* fir_plain in vectors: the lanes of a sum are LANES products of one output. */
 INLINE void fir_dots(const struct fir *fir, float *out, ptrdiff_t outputs) {
     const uint32_t up = (uint32_t)fir->up, down = (uint32_t)fir->down; /* quick to divide */
@@ -59,21 +59,21 @@ INLINE void fir_dots(const struct fir *fir, float *out, ptrdiff_t outputs) {
     }
 }
 
-/* A round is `down` samples, which complete an output of each phase; `up` or `down` is 1. A plane
- * has every `down`th sample, so samples of neighbouring rounds are neighbours in it. A tile is the
- * rounds that are computed at a time: lane i of sums[v] is of its round v * LANES + i. */
+/* For rates of which `up` or `down` is 1. A round is `down` samples: they complete one output of
+ * each phase. Plane p has sample p of each round, so the samples that a tap is multiplied with
+ * are neighbours. A tile is the rounds that are computed together: lane i of sums[v] is the output
+ * of its round v * LANES + i. */
 INLINE void fir_rounds(const struct fir *fir, float *out, ptrdiff_t outputs, const int vectors) {
     const ptrdiff_t up = fir->up, down = fir->down, rounds = outputs / up, tile = vectors * LANES;
     const ptrdiff_t taps = fir->taps / down, length = taps + (rounds + tile - 1) / tile * tile;
-    float planes[MAX_PLANES * 2 * 192 + WINDOW_ROOM]; /* `num_zeros` is at most 192 */
+    float planes[MAX_PLANES * MAX_PLANE_TAPS + WINDOW_ROOM];
     for (ptrdiff_t i = 0; i < length * down && down > 1; i += LANES) {
         const float *x = fir->window + i % length * down + i / length;
         for (int j = 0; j < LANES; j++) planes[i + j] = x[j * down];
     }
     for (ptrdiff_t n = 0; n < rounds; n += tile, out += tile * up) {
         for (ptrdiff_t phase = 0; phase < up; phase++) {
-            V sums[MAX_TILE / LANES];
-            for (int v = 0; v < vectors; v++) sums[v] = (V){0};
+            V sums[MAX_TILE / LANES] = {{0}};
             for (ptrdiff_t p = 0; p < down; p++) {
                 const float *row = fir->bank + phase * fir->taps + p;
                 const float *plane = (down > 1 ? planes + p * length : fir->window) + n;

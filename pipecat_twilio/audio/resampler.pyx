@@ -83,11 +83,9 @@ cdef class SincResampler:
         ValueError: An argument is out of its range.
     """
 
-    cdef readonly long in_rate
-    cdef readonly long out_rate
+    cdef readonly long in_rate, out_rate
     cdef readonly object clear_after_secs
-    cdef double _clear_after_secs  # infinite for None
-    cdef double _last_call_secs
+    cdef double _clear_after_secs, _last_call_secs  # the former is infinite for None
     cdef object _bank  # owns the memory of _fir.bank
     cdef fir _fir
     cdef int64_t _delay_ticks  # the filter's delay, in ticks of in_rate * up
@@ -127,9 +125,6 @@ cdef class SincResampler:
 
     def __dealloc__(self):
         PyMem_Free(self._fir.window)
-
-    def __sizeof__(self):
-        return object.__sizeof__(self) + self._window_size()
 
     def __repr__(self):
         return f"SincResampler({self.in_rate}, {self.out_rate})"

@@ -1,4 +1,4 @@
-"""16-bit samples: checks of their format; chunks joined, collected, and mixed to one channel."""
+"""16-bit samples: checks of their format; chunks joined, and mixed to one channel."""
 
 from contextlib import suppress
 from math import inf
@@ -69,28 +69,6 @@ class SampleJoiner:
         whole = len(chunk) - len(chunk) % size
         self._kept, self._key, self._at_secs = chunk[whole:], key, now
         return chunk[:whole]
-
-
-class Collector:
-    """Collects audio until there is enough of it."""
-
-    def __init__(self) -> None:
-        self._collected = bytearray()
-        self._rate = 0
-
-    def add(self, pcm: bytes, min_bytes: int, rate: int) -> bytes:
-        """Adds audio; returns all that was collected if that is `min_bytes`, else nothing."""
-        if rate != self._rate:  # a frame has one rate
-            self._collected.clear()
-            self._rate = rate
-        self._collected += pcm
-        return self.take() if len(self._collected) >= min_bytes else b""
-
-    def take(self) -> bytes:
-        """Returns all that was collected, and starts again."""
-        pcm = bytes(self._collected)
-        self._collected.clear()
-        return pcm
 
 
 def mix_down(pcm: bytes, channels: int) -> bytes:

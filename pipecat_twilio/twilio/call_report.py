@@ -128,16 +128,15 @@ class CallRecord:
     def report(self, stream_sid: str, call_sid: str, now: float) -> CallReport:
         """Returns what happened so far."""
         same = {f.name: getattr(self, f.name) for f in fields(CallReport) if hasattr(self, f.name)}
+        first_secs = self.first_audio_at - self.started_at
         own: dict[str, Any] = {
             "stream_sid": stream_sid,
             "call_sid": call_sid,
-            "first_audio_secs": None,
+            "first_audio_secs": None if self.first_audio_at == inf else max(0.0, first_secs),
             "answers": len(self.answer_times),
             "answer_secs": median(self.answer_times) if self.answer_times else None,
             "worst_answer_secs": max(self.answer_times, default=None),
             "longest_silence_secs": self._silence_secs(now),
             "dropped": dict(self.dropped),
         }
-        if self.first_audio_at != inf:
-            own["first_audio_secs"] = max(0.0, self.first_audio_at - self.started_at)
         return CallReport(**same | own)

@@ -87,8 +87,6 @@ class CallResource:
                 "Both api_key_sid and api_key_secret parameters are required if one is set: "
                 f"{'api_key_secret' if self.api_key_sid else 'api_key_sid'} is missing"
             )
-        if len(self.api_key_sid or "") > _MAX_SID_LENGTH:
-            raise ValueError(f"api_key_sid must have at most {_MAX_SID_LENGTH} characters")
         sids = str(self.account_sid), str(self.call_sid)
         self.url = call_url(*sids, self.region, self.edge, self.base_url)
         self.credentials_region = self.base_url or self.region or "us1, the default"

@@ -9,9 +9,9 @@ together, and do not know `Retry-After`.
 import asyncio
 import json
 import random
+import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.request import getproxies, proxy_bypass
 
@@ -33,32 +33,23 @@ _MAX_BODY_SECS = 1.0  # Twilio's answers are short and come in one piece
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The result of ending a call."""
+class Answer:
+    """The result of an attempt to end a call."""
 
-    over: bool  # as far as is known
-    answer: str  # the server's, or why there is none; short, printable, not secret
-    attempts: int  # how many requests were made
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """The result of one attempt; `ending` says how the call ended, and is empty if it did not."""
-
-    text: str
-    ending: str = ""
+    text: str  # the server's, or why there is none; short, printable, not secret
+    ending: str = ""  # how the call has ended; empty if it has not, as far as is known
     retry: bool = False
     retry_after_secs: float = 0.0
 
 
-async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Outcome:
-    """Ends a call, and logs the result.
+async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Answer:
+    """Ends a call, logs the result, and returns the last answer.
 
     After a connection error, 408, 429 or 5xx it tries again: after a growing random pause, and no
     sooner than `Retry-After` asks. To end a call twice does no harm. `timeout_secs` is the limit
     for all attempts and pauses together. Nothing but `CancelledError` is raised.
     """
-    answer, attempts = _Answer(f"no answer within {timeout_secs} s"), 0
+    answer, attempts = Answer(f"no answer within {timeout_secs} s"), 0
     try:
         end = asyncio.get_running_loop().time() + timeout_secs
         # The body is not decompressed, so that can neither fail nor take memory. A server that
@@ -75,22 +66,24 @@ async def hang_up(resource: CallResource, *, timeout_secs: float = 5.0) -> Outco
                         answer = _interpret(resource, response, b"")
                         if not answer.ending:
                             answer = _interpret(resource, response, await _read_start(response))
-                except (aiohttp.ClientError, OSError) as error:
-                    answer = _Answer(type(error).__name__, retry=True)
-                pause_secs = max(answer.retry_after_secs, _random_pause_secs(attempts))
+                except Exception as error:  # noqa: BLE001  # the pipeline must not fail of it
+                    answer = Answer(type(error).__name__, retry=True)
+                # Random, so that all calls do not try again at the same moment after a server
+                # failed; doubled with each attempt, so that six take at least 3.1 s.
+                longest = _FIRST_PAUSE_SECS * 2**attempts
+                pause_secs = random.uniform(longest / 4, longest)  # noqa: S311
+                pause_secs = max(answer.retry_after_secs, pause_secs)
                 if not answer.retry or asyncio.get_running_loop().time() + pause_secs >= end:
                     break
                 logger.debug(f"{resource}: {answer.text}; once more in {pause_secs:.1f} s")
                 await asyncio.sleep(pause_secs)
     except TimeoutError:
         pass  # the last answer counts
-    except Exception as error:  # noqa: BLE001  # the pipeline must not fail because of this
-        answer = answer if answer.ending else _Answer(type(error).__name__)
     if answer.ending:
         logger.info(f"{resource} {answer.ending}")
     else:
         logger.error(f"{resource} was not ended ({attempts} attempts): {answer.text}")
-    return Outcome(bool(answer.ending), answer.text, attempts)
+    return answer
 
 
 async def _post(session: aiohttp.ClientSession, resource: CallResource) -> aiohttp.ClientResponse:
@@ -116,19 +109,19 @@ def _proxy(url: URL) -> str | None:
     return None
 
 
-def _interpret(resource: CallResource, response: aiohttp.ClientResponse, body: bytes) -> _Answer:
+def _interpret(resource: CallResource, response: aiohttp.ClientResponse, body: bytes) -> Answer:
     status, code = response.status, _twilio_code(body)
     if 200 <= status < 300:
-        return _Answer(str(status), "was ended")
+        return Answer(str(status), "was ended")
     if ending := _ALREADY_OVER.get((status, code)):
-        return _Answer(f"{status}, code {code}", ending)
+        return Answer(f"{status}, code {code}", ending)
     if status == 401:
         hint = f"check the {resource.credentials}, and that it belongs to"
-        return _Answer(f"401, {hint} {resource.credentials_region}")
+        return Answer(f"401, {hint} {resource.credentials_region}")
     text = body.decode(errors="replace")
     if resource.shows_secret(text):  # some servers' error pages show the request
         text = "a text that quotes the credentials"
-    return _Answer(
+    return Answer(
         f"{status}, {text[:200]!a}",
         retry=status in (408, 429) or status >= 500,
         retry_after_secs=_retry_after_secs(response.headers.get("Retry-After")),
@@ -156,22 +149,12 @@ def _twilio_code(body: bytes) -> int | None:
     return code if isinstance(code, int) else None
 
 
-def _random_pause_secs(attempts: int) -> float:
-    """Returns a pause that doubles with each attempt: six attempts take at least 3.1 s."""
-    longest = _FIRST_PAUSE_SECS * 2**attempts
-    # Random, so that all calls do not try again at the same moment after a server failed.
-    return random.uniform(longest / 4, longest)  # noqa: S311
-
-
 def _retry_after_secs(header: str | None) -> float:
     """Reads `Retry-After`, seconds or a date; otherwise 0. Source: RFC 9110, section 10.2.3."""
     header = header or ""
     if header.isascii() and header.isdecimal():
         return float(header)
     try:
-        moment = parsedate_to_datetime(header)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return (moment - datetime.now(UTC)).total_seconds()
+        return parsedate_to_datetime(header).timestamp() - time.time()
     except (ArithmeticError, LookupError, TypeError, ValueError):
         return 0.0

@@ -1,6 +1,5 @@
 """How the resampler is used: pauses, flushing, arguments, calls at the same time."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -59,7 +58,6 @@ def test_after_a_pause_output_is_that_of_a_new_object(
 def test_an_empty_chunk_does_not_begin_a_stream() -> None:
     pcm = noise(160).tobytes()
     resampler = SincResampler(8000, 16000)
-    assert sys.getsizeof(resampler) < 9 << 10
     assert resampler.process(b"", 1.0) == b""
     assert resampler.flush() == b""
     assert resampler.process(pcm, 5.0) == steady(8000, 16000).process(pcm)

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from pipecat_twilio.audio.samples import (
-    Collector,
-    SampleJoiner,
-    mix_down,
-    pcm_bytes,
-    positive_int,
-)
+from pipecat_twilio.audio.samples import SampleJoiner, mix_down, pcm_bytes, positive_int
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 8])
@@ -52,16 +46,6 @@ class TestSampleJoiner:
         assert joiner.join(b"fgh", 2, key, 50 + pause_secs) == (b"efgh" if is_kept else b"fg")
         joiner.clear()
         assert joiner.join(b"ij", 2, key, 50 + pause_secs) == b"ij"
-
-
-def test_collector_returns_all_audio_of_one_rate_when_there_is_enough() -> None:
-    collector = Collector()
-    added = [collector.add(audio, 4, 8000) for audio in (b"abc", b"def", b"g")]
-    assert added == [b"", b"abcdef", b""]
-    assert (collector.take(), collector.take()) == (b"g", b"")
-    collector.add(b"abc", 4, 8000)
-    added = [collector.add(audio, 4, 16000) for audio in (b"de", b"fg")]
-    assert added == [b"", b"defg"]
 
 
 SAMPLES = np.arange(10, dtype="<i2")

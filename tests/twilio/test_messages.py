@@ -10,27 +10,17 @@ import pytest
 from streams import ACCOUNT_SID, CALL_SID, STREAM_SID, documented
 
 from pipecat_twilio import messages
-from pipecat_twilio.twilio.messages import (
-    BOT_TRACKS,
-    MediaFormat,
-    MediaPart,
-    MessageError,
-    StreamStart,
-    parse,
-)
+from pipecat_twilio.twilio.messages import BOT_TRACKS, MediaPart, MessageError, StreamStart, parse
 
 SECRET = "SECRETAUDIO" * 1000
 START, MEDIA, MARK = documented("start"), documented("media"), documented("mark")
-STREAM = StreamStart(
-    *(STREAM_SID, CALL_SID, ACCOUNT_SID, ("inbound",), {"name": "Jane"}),
-    MediaFormat("audio/x-mulaw", 8000, 1),
-)
+STREAM = StreamStart(STREAM_SID, CALL_SID, ACCOUNT_SID, ("inbound",), {"name": "Jane"})
 
 
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        ("connected", messages.Connected("Call", "1.0.0")),
+        ("connected", messages.Connected()),
         ("start", messages.Start(STREAM_SID, STREAM)),
         ("media", messages.Media(MediaPart(b"\xff\x7f\x00", "inbound", 5))),
         ("dtmf", messages.Dtmf(messages.DtmfPart("1"))),
@@ -102,13 +92,6 @@ class TestStart:
                 {"a": 5, "b": True, "c": None, "d": {"x": [None]}, "e": "null"},
                 "custom_parameters",
                 {"a": "5", "b": "true", "c": "", "d": '{"x": [null]}', "e": "null"},
-            ),
-            ("mediaFormat", None, "media_format", MediaFormat()),
-            (
-                "mediaFormat",
-                {"encoding": "audio/x-mulaw", "sampleRate": "8000", "channels": "mono"},
-                "media_format",
-                MediaFormat("audio/x-mulaw", 8000, 0),
             ),
         ],
     )

@@ -67,8 +67,8 @@ async def test_a_fault_that_has_no_text_is_a_fault_like_any_other(log: list[str]
     assert await serializer.serialize(frame) is None
     serializer._input_resampler = SimpleNamespace(resample=fail)
     assert await serializer.deserialize(GOOD) is None
-    assert "an unusable frame (1 dropped so far): Unspeakable" in log[0]
-    assert "an unusable message (2 dropped so far): Unspeakable" in log[1]
+    assert "an unusable frame (1 dropped so far): Unspeakable()" in log[0]
+    assert "an unusable message (2 dropped so far): Unspeakable()" in log[1]
     assert sum(serializer.call_report.dropped.values()) == 2
 
 

@@ -14,7 +14,7 @@ from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerialize
 from streams import CALL_SID, STREAM_SID, TOKEN, media, speech
 
 from pipecat_twilio import TwilioFrameSerializer
-from pipecat_twilio.twilio.hangup import Outcome
+from pipecat_twilio.twilio.hangup import Answer
 
 MINUTE = OutputAudioRawFrame(speech(60 * 8000), 8000, 1)
 InputParams = TwilioFrameSerializer.InputParams
@@ -30,7 +30,7 @@ def ending_calls(**params: Any) -> tuple[TwilioFrameSerializer, list[Any]]:
 @pytest.fixture
 def request_sent():
     """Replaces the request that ends a call."""
-    sent = AsyncMock(return_value=Outcome(over=True, answer="200", attempts=1))
+    sent = AsyncMock(return_value=Answer("200"))
     with patch("pipecat_twilio.twilio.hangup.hang_up", sent):
         yield sent
 

@@ -257,9 +257,9 @@ class TestSerialize:
         endless: list[Any] = []
         endless.append(endless)
         serializer = await ready()
-        for message in ({"a": object()}, {"a": NAN}, {b"a": 1}, {1, 2}, deep, endless):
+        for message in ({"a": object()}, {"a": NAN}, {b"a": 1}, {"a": deep}, {"a": endless}):
             assert await serializer.serialize(OutputTransportMessageFrame(message)) is None
-        assert [line.startswith("ERROR") and "not JSON" in line for line in log] == [True] * 6
+        assert [line.startswith("ERROR") and "not JSON" in line for line in log] == [True] * 5
 
     @pytest.mark.parametrize("kind", [InterruptionFrame, type("Barging", (InterruptionFrame,), {})])
     async def test_an_interruption_clears_twilio_and_leaks_no_stale_audio(self, kind) -> None:
