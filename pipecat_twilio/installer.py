@@ -11,7 +11,6 @@ from copy import copy
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
-from threading import RLock
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -77,7 +76,6 @@ _NAMES = {  # by the argument of `install` that leaves a name alone
     "transport": _Name("pipecat.transports.websocket.fastapi", "FastAPIWebsocketTransport"),
     "resampler": _Name("pipecat.audio.utils", "create_stream_resampler"),
 }
-_lock = RLock()  # a second thread would mistake what the first has set for Pipecat's
 _derived: dict[type, tuple[dict[str, Any], type]] = {}
 
 
@@ -123,29 +121,27 @@ def install(
     # A check. Region and edge may come separately: the runner may pass the other.
     call_url("AC0", "CA0", region or edge, edge or region, base_url)
     check_lead_secs(0 if lead_secs is None else lead_secs)
-    with _lock:
-        ours: dict[str, Any] = {}
-        if serializer:
-            defaults = {"params": params, "base_url": base_url, "region": region, "edge": edge}
-            ours["serializer"] = _with_defaults(TwilioFrameSerializer, **defaults)
-        if transport:
-            from pipecat_twilio import TwilioTransport  # noqa: PLC0415  # needs FastAPI
+    ours: dict[str, Any] = {}
+    if serializer:
+        defaults = {"params": params, "base_url": base_url, "region": region, "edge": edge}
+        ours["serializer"] = _with_defaults(TwilioFrameSerializer, **defaults)
+    if transport:
+        from pipecat_twilio import TwilioTransport  # noqa: PLC0415  # needs FastAPI
 
-            ours["transport"] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
-        if resampler:
-            ours["resampler"] = make_stream_resampler
-        originals = {name: _NAMES[name].find_original(name, ours[name]) for name in ours}
-        for name, original in originals.items():
-            _NAMES[name].original = original
-        if isinstance(theirs := originals.get("serializer"), ABCMeta):
-            theirs.register(TwilioFrameSerializer)
-        _set_all(ours)
+        ours["transport"] = _with_defaults(TwilioTransport, lead_secs=lead_secs)
+    if resampler:
+        ours["resampler"] = make_stream_resampler
+    originals = {name: _NAMES[name].find_original(name, ours[name]) for name in ours}
+    for name, original in originals.items():
+        _NAMES[name].original = original
+    if isinstance(theirs := originals.get("serializer"), ABCMeta):
+        theirs.register(TwilioFrameSerializer)
+    _set_all(ours)
 
 
 def uninstall() -> None:
     """Undoes `install` in all modules; only what `isinstance` says of our serializers stays."""
-    with _lock:
-        _set_all({})
+    _set_all({})
 
 
 def _set_all(ours: dict[str, Any]) -> None:

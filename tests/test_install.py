@@ -1,7 +1,6 @@
 """What docs/reference.md says of installing, done in empty environments.
 
-Docker is not needed: the commands of the Dockerfile run here, on a clone of this tree. Where the
-page says pip, only the resolution is tried: pip takes minutes to install all of Pipecat.
+Docker is not needed: the commands of the Dockerfile run here, on a clone of this tree.
 """
 
 import os
@@ -96,16 +95,6 @@ class TestInEmptyEnvironments:
         run(install_all.replace("*.whl", wheel.name), tmp_path)
         bot = "import pipecat.runner.run, pipecat_twilio; pipecat_twilio.install()"
         assert "is now pipecat_twilio's" in run(f"{python} '{bot}'", tmp_path)
-
-    def test_pip_and_uv_take_what_they_are_told(self, clone, tmp_path) -> None:
-        with_pip, with_uv = (text.replace(REPOSITORY, f"file://{clone}") for text in blocks("sh"))
-        run(f"uv venv --quiet --seed --python {sys.executable}", tmp_path)
-        pip = with_pip.replace("install", "install --dry-run --no-deps", 1)
-        said = run(f"{tmp_path}/.venv/bin/{pip}", tmp_path)
-        assert re.search("Would install pipecat-ai.* pipecat-twilio", said)
-        run("uv init --quiet --bare --name bot", tmp_path)
-        run(with_uv.replace("add", "add --no-sync", 1), tmp_path)
-        assert '"pipecat-twilio"' in (tmp_path / "pyproject.toml").read_text()
 
     def test_without_a_compiler_the_build_says_what_the_page_quotes(self, clone, tmp_path) -> None:
         quoted = next(text for text in blocks("text") if "gcc" in text)

@@ -49,7 +49,6 @@ def checked_integer(name: str, value: int, maximum: int) -> int:
     """Returns an integer from 1 to `maximum`, or raises an error that names the argument."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r:.99}")
-    value = int.__index__(value)  # a subclass may have its own arithmetic
     if not 1 <= value <= maximum:
         raise ValueError(f"{name} must be from 1 to {maximum}, got {value!r:.99}")
     return value

@@ -148,7 +148,7 @@ def parse(data: str | bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
     except MessageError:
         raise
     except Exception as error:  # noqa: BLE001  # `data` may be anything, with methods of its own
-        raise MessageError(ascii(str(error)[:100])) from None  # it may quote an unknown event
+        raise MessageError(ascii(str(error)[:100])[1:-1]) from None  # it may quote an event
 
 
 def _without_faults(message: Any) -> Message:

@@ -1,7 +1,6 @@
 """The wait before a call is ended, and what happens if it is disturbed."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -52,7 +51,7 @@ class PendingHangUp:
             raise
 
     async def _run(self) -> None:
-        pid, is_done = os.getpid(), False
+        is_done = False
         try:
             try:
                 await asyncio.sleep(0)
@@ -64,7 +63,7 @@ class PendingHangUp:
                 await self._hang_up()
             is_done = True
         finally:  # Python also comes here when it collects a task whose loop has ended
-            if not is_done and os.getpid() == pid:  # the call is not that of a forked process
+            if not is_done:
                 logger.error(f"{self._name} was stopped: the call may be left open")
 
     async def _wait(self) -> None:

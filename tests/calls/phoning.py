@@ -67,12 +67,9 @@ async def bot_that(talk: Talk, *routes: web.RouteDef) -> AsyncIterator[str]:
 class Page:
     """What a page hears and says, without a browser."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, socket: Any) -> None:
-        self._url = url
-        self._session = session
+    def __init__(self, socket: Any) -> None:
         self.socket = socket
         self.events: list[dict[str, Any]] = []
-        self.heard = bytearray()
 
     async def order(self, do: str, **details: Any) -> None:
         await self.socket.send_json({"do": do, **details})
@@ -91,27 +88,13 @@ class Page:
         async with asyncio.timeout(WAIT_SECS):
             while count:
                 message = await self.socket.receive()
-                if message.type is aiohttp.WSMsgType.BINARY:
-                    self.heard += message.data
-                    continue
-                self.events.append(json.loads(message.data))
-                count -= self.events[-1]["event"] == name
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    self.events.append(json.loads(message.data))
+                    count -= self.events[-1]["event"] == name
         return self.events[-1]
 
     def all(self, name: str, key: str) -> list[Any]:
         return [event[key] for event in self.events if event["event"] == name]
-
-    async def say(self, pcm: bytes) -> None:
-        step_bytes = 2 * RATE // 50
-        for at in range(0, len(pcm), step_bytes):
-            await self.socket.send_bytes(pcm[at : at + step_bytes])
-            await self.event("step")
-
-    async def recording(self) -> tuple[np.ndarray, np.ndarray]:
-        sid = self.all("calling", "call_sid")[-1]
-        async with self._session.get(f"{self._url}/recordings/{sid}.wav") as response:
-            assert response.status == 200
-            return legs(await response.read())
 
 
 @asynccontextmanager
@@ -120,7 +103,7 @@ async def page_of(url: str) -> AsyncIterator[Page]:
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{url}/page", origin=url) as socket,
     ):
-        page = Page(url, session, socket)
+        page = Page(socket)
         await page.event("ready")
         yield page
 

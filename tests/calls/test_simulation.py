@@ -5,7 +5,6 @@ import wave
 from base64 import b64encode
 from xml.etree import ElementTree as ET
 
-import demo
 import numpy as np
 import pytest
 from caller import WireLog
@@ -13,8 +12,6 @@ from conversation import BOTS, built_as, converse
 from dialing import CallError, read_twiml
 from listening import compare, play
 from local_services import sentence
-from phone.messages import RefusedMessageError, read
-from phone.response_times import ResponseTimes
 from player import Player
 from recording import Recording
 from serving import serve_in_thread
@@ -45,7 +42,6 @@ class TestDialing:
         [
             ("", "did not answer with XML"),
             ("<!DOCTYPE x [<!ENTITY a 'b'>]><Response/>", "a document type, not TwiML"),
-            ("<Response/>", "no <Connect><Stream url=...>"),
             ("<Response><Start><Stream url='wss://a'/></Start></Response>", "no <Connect><Stream"),
             (CONNECT.format("https://a"), "is not wss://: https://a"),
             (CONNECT.format("wss://[a"), "is not valid: wss://[a."),
@@ -89,53 +85,6 @@ class TestThePlayer:
         assert player.clear(0.03) == ["one"]
         assert player.add(b"b", 0.5) == 0  # what an interruption leaves is no gap
         assert self.heard(player) == b"a" * 80 + b"\xff" * 3760 + b"b"
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        ("garbage", "malformed"),
-        ('{"event": "clear"}', "streamSid"),
-        ('{"event": "clear", "streamSid": "MZ2"}', "MZ2"),
-        ('{"event": "clear", "streamSid": "MZ1", "extra": 1}', "extra"),
-        ('{"event": "mark", "streamSid": "MZ1", "mark": {"name": 1}}', "int"),
-        ('{"event": "media", "streamSid": "MZ1", "media": {"payload": "?"}}', "base64"),
-        ('{"event": "media", "streamSid": "MZ1", "media": {"payload": "", "x": 1}}', "x"),
-        ("[" * 100_000, "array"),
-        ('"\ud800"', "surrogates"),
-    ],
-)
-def test_a_message_that_twilio_does_not_document_gets_its_warning(data: str, text: str) -> None:
-    with pytest.raises(RefusedMessageError, match=text) as error:
-        read(data, "MZ1")
-    assert error.value.code == 31951
-
-
-@pytest.mark.parametrize(
-    ("caller", "bot", "delays_ms"),
-    [
-        ("##########....................", ".........................#####", [300]),
-        ("##########....................", "..........##########..........", [0]),
-        ("######..######" + "." * 36, "." * 26 + "#" * 24, [240]),  # he pauses
-        # two turns
-        (
-            "######" + "." * 24 + "######" + "." * 24,
-            (".." * 8 + "######" + "." * 8) * 2,
-            [200, 200],
-        ),
-        # an echo, 100 ms later
-        ("######..####...#####" + "." * 20, ".....######..####...#####" + "." * 15, []),
-        ("###" + "." * 27, "." * 15 + "#" * 15, []),  # a click is not speech
-        ("#" * 30, "." * 15 + "#" * 15, []),  # the bot interrupts
-        # its second sentence is not a second answer
-        ("######" + "." * 44, "." * 16 + "####" + "." * 15 + "#" * 15, [200]),
-    ],
-)
-def test_an_answer_is_timed_from_the_end_of_speech(caller, bot, delays_ms) -> None:
-    steps = {"#": np.full(160, 9000.0), ".": np.zeros(160)}  # loud and quiet, 20 ms
-    times = ResponseTimes()
-    told = [times.add(steps[c], steps[b]) for c, b in zip(caller, bot, strict=True)]
-    assert [delay for delay in told if delay is not None] == times.delays_ms == delays_ms
 
 
 def message(at: float, samples: np.ndarray) -> tuple[float, dict]:
@@ -197,9 +146,3 @@ async def test_what_is_lost_at_a_stall_of_tts(bot: str, lost_ms: tuple[int, int]
         call = await converse(port, app, 1, serializer=serializer, **options)
     (answer,) = call.answers()
     assert lost_ms[0] <= answer.lost_ms + answer.cut_ms <= lost_ms[1]
-
-
-def test_the_demo_prints_what_was_heard_at_each_bot(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(demo, "figures", lambda name: (1.0, 2.0, 3.0, 4.0))
-    demo.print_table(dict.fromkeys(BOTS))
-    assert all(name in capsys.readouterr().out for name in BOTS[2:])

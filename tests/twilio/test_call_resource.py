@@ -24,12 +24,7 @@ NO_BASE_URLS = [
     *("https://user:hidden@example.com", "https://example.com\\@evil.com", "https://a<b"),
     *("https://example.com/?a=b", "https://example.com/#", "https://exa mple.com", 'https://a"b'),
     *("https://example.com\n", "https://\u0435xample.com", "\thttps://example.com"),
-    *(
-        "https://example.com:port",
-        "https://example.com:99999",
-        "https://a.example:0",
-        "https://[::1",
-    ),
+    *("https://a.example:port", "https://a.example:99999", "https://a.example:0", "https://[::1"),
 ]
 
 

@@ -6,6 +6,7 @@ Only the API sees the credentials: no proxy and no log does.
 import asyncio
 import base64
 import gzip
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -66,14 +67,9 @@ class TestAnswers:
     @pytest.mark.parametrize(
         "answer",
         [
-            reply(200, "{}"),
-            reply(201),
-            reply(204),
-            reply(299, GONE),
-            reply(200, "{", length=1000),
-            reply(200, "{", length=1000, held=True),
-            reply(200, "no gzip", Content_Encoding="gzip"),
-            reply(200, "?", Content_Encoding="unheard-of"),
+            *(reply(200, "{}"), reply(204), reply(299, GONE)),
+            *(reply(200, "{", length=1000, held=held) for held in (False, True)),
+            *(reply(200, "no gzip", Content_Encoding=code) for code in ("gzip", "unheard-of")),
         ],
     )
     async def test_any_2xx_means_over_whatever_its_body(
@@ -102,11 +98,7 @@ class TestAnswers:
             (reply(404, "half a", length=1000, held=True), False, "404, 'half a'"),
             (reply(404, gzip.compress(GONE.encode()), Content_Encoding="gzip"), False, "404, "),
             (reply(400, '{"code": 20001}'), False, "400, '"),
-            (
-                reply(401, '{"code": 20003}'),
-                False,
-                "401, check the auth token, and that it belongs",
-            ),
+            (reply(401, '{"code": 20003}'), False, "401, check the auth token, and that it"),
             (reply(403), False, "403, ''"),
             (reply(302, Location="/elsewhere"), False, "302, ''"),
         ],
@@ -161,36 +153,36 @@ class TestAnswers:
 
 
 class TestRetryAfter:
-    @pytest.mark.parametrize("header", ["0", PAST, "-5", "soon", None])
-    async def test_retry_after_never_shortens_the_pauses(self, server, header, monkeypatch) -> None:
-        monkeypatch.setattr(hangup, "_FIRST_PAUSE_SECS", 0.01)  # a 20th of all times
-        server.answers = [reply(429, **({"Retry_After": header} if header else {}))]
-        outcome = await hang_up(call(server), timeout_secs=0.25)
-        assert 2 <= len(server.requests) < 12
-        assert outcome.text == "429, ''"
+    @pytest.mark.parametrize(
+        "header",
+        [
+            *("0", PAST, "-5", "1.5", "soon", "", "\xb2", "Fri, 99 Dec 2999"),
+            *(
+                "Fri, 31 Dec 99999999999999999999 23:59:59 GMT",
+                "Fri, 31 Dec 2999 23:59:59 +9999999",
+            ),
+        ],
+    )
+    async def test_the_past_and_nonsense_do_not_shorten_the_pauses(self, server, header) -> None:
+        server.answers = [reply(429, Retry_After=header)] * 2 + [reply(200)]
+        begin = time.monotonic()
+        assert (await hang_up(call(server), timeout_secs=5)).text == "200"
+        assert time.monotonic() - begin > (0.1 + 0.2) / 100  # at least
 
-    @pytest.mark.parametrize("zone", ["", "GMT"])
-    async def test_a_retry_after_beyond_the_limit_ends_it_at_once(self, server, zone, log) -> None:
-        date = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%a, %d %b %Y %H:%M:%S ")
-        server.answers = [reply(429, Retry_After=f"{date}{zone}" if zone else "60")]
+    @pytest.mark.parametrize("header", ["60", "9" * 5000, "a date"])
+    async def test_a_time_beyond_the_limit_ends_it_at_once(self, server, header, log) -> None:
+        date = datetime.now(UTC) + timedelta(seconds=60)
+        header = header if header.isdecimal() else f"{date:%a, %d %b %Y %H:%M:%S} GMT"
+        server.answers = [reply(429, Retry_After=header)]
         await asyncio.wait_for(hang_up(call(server), timeout_secs=50), 10)
         assert len(server.requests) == 1
         assert levels(log) == ["ERROR"]
 
-    @pytest.mark.parametrize(
-        ("header", "secs"),
-        [
-            ("0", 0),
-            ("7", 7),
-            ("1234567890", 1234567890),
-            ("9" * 5000, float("inf")),
-            *[(text, 0) for text in ("soon", "-5", "1.5", "", "Fri, 99 Dec 2999", "\u00b2")],
-            ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", 0),
-            ("Fri, 31 Dec 2999 23:59:59 +" + "9" * 30, 0),
-        ],
-    )
-    def test_seconds_are_read_and_nonsense_is_nothing(self, header: str, secs: float) -> None:
-        assert hangup._retry_after_secs(header) == secs
+    async def test_it_is_waited_for(self, server) -> None:
+        server.answers = [reply(429, Retry_After="1"), reply(200)]
+        begin = time.monotonic()
+        assert (await hang_up(call(server))).text == "200"
+        assert time.monotonic() - begin >= 1
 
 
 async def test_pauses_are_random_and_double(server: Server, monkeypatch) -> None:
@@ -222,9 +214,10 @@ class TestProxies:
         assert request.headers["Authorization"] == BASIC
         assert "Proxy-Authorization" not in request.headers
 
-    @pytest.mark.parametrize("login", ["", "user:pass@"])
-    async def test_https_is_hidden_from_the_proxy(self, server, login, monkeypatch) -> None:
-        monkeypatch.setenv("https_proxy", f"http://{login}127.0.0.1:{server.port}")
+    async def test_https_is_hidden_from_the_proxy_which_gets_its_own_login(
+        self, server, monkeypatch
+    ) -> None:
+        monkeypatch.setenv("https_proxy", f"http://user:pass@127.0.0.1:{server.port}")
         server.answers = [Answer(b"HTTP/1.1 200 OK\r\n\r\n")]
         https = call(server, auth_token=TOKEN, base_url="https://127.0.0.1:9")
         await hang_up(https, timeout_secs=0.1)
@@ -232,7 +225,7 @@ class TestProxies:
         assert request.line == "CONNECT 127.0.0.1:9 HTTP/1.1"
         assert "Authorization" not in request.headers
         basic = "Basic " + base64.b64encode(b"user:pass").decode()
-        assert request.headers.get("Proxy-Authorization") == (basic if login else None)
+        assert request.headers["Proxy-Authorization"] == basic
         assert server.after_connect == b"\x16"  # a TLS handshake: RFC 8446, section 5.1
 
     @pytest.mark.parametrize("direct", ["127.0.0.1", "example.com,127.0.0.1:{}", "*"])

@@ -3,8 +3,6 @@
 import asyncio
 import gc
 import logging
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -137,31 +135,3 @@ def test_an_event_loop_that_ends_without_cancelling_its_tasks_is_an_error(
     kept.clear()
     gc.collect()
     assert log == [STOPPED]
-
-
-FORK = """
-import asyncio, gc, os
-from loguru import logger
-from pipecat_twilio.twilio.pending_hang_up import PendingHangUp
-
-async def main():
-    global kept, loop
-    kept = PendingHangUp(asyncio.sleep, lambda: 3600, name="Bot")
-    await asyncio.sleep(0.01)
-
-loop = asyncio.new_event_loop()
-loop.run_until_complete(main())
-child = os.fork()
-loop.close()
-del kept, loop
-gc.collect()
-if child:
-    os.waitpid(child, 0)
-"""
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_forked_process_says_nothing_of_its_parents_call() -> None:
-    command = [sys.executable, "-P", "-c", FORK]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert ran.stderr.count("Bot was stopped") == 1  # the parent's own

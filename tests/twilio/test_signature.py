@@ -41,17 +41,12 @@ def generated_case(rng: random.Random) -> tuple[str, dict[str, str | list[str]]]
     return f"{scheme}://{user}{host}{port}{path}{query}{fragment}", params
 
 
-def neighbour(rng: random.Random, url: str) -> str:
-    """Returns the URL with a change that a proxy might make."""
-    old, new = rng.choice(
-        [
-            *((":443", ""), (":80", ""), (":8443", ""), (":0", ""), (".com", ".com:443")),
-            *((".com", ".com:80"), ("user:pass@", ""), (":pass", ""), ("?", ""), ("#", "")),
-            *((";", ""), ("/ws/", "/ws"), ("HTTPS", "https"), ("wss:", "https:"), (":/", "/")),
-            *(("example.com:443", ""), (":pass@example.com:443", ""), ("::1]:443", "")),
-        ]
-    )
-    return url.replace(old, new, 1)
+# What a proxy might change.
+CHANGES = [
+    *((":443", ""), (":80", ""), (":8443", ""), (":0", ""), (".com", ".com:443"), ("wss:", "ws:")),
+    *((".com", ".com:80"), ("user:pass@", ""), (":pass", ""), ("?", ""), ("#", ""), (";", "")),
+    *(("/ws/", "/ws"), ("HTTPS", "https"), (":/", "/"), ("::1]:443", ""), ("example.com:443", "")),
+]
 
 
 def test_the_result_for_a_url_is_that_of_twilios_own_library() -> None:
@@ -59,7 +54,8 @@ def test_the_result_for_a_url_is_that_of_twilios_own_library() -> None:
     seen = {True: 0, False: 0}
     for _ in range(10_000):
         url, params = generated_case(rng)
-        signed = rng.choice([url, url, neighbour(rng, url), generated_case(rng)[0]])
+        changed = url.replace(*rng.choice(CHANGES), 1)
+        signed = rng.choice([url, url, changed, generated_case(rng)[0]])
         signed_params = params if rng.random() < 0.8 else generated_case(rng)[1]
         signature = rng.choice(VALIDATORS).compute_signature(signed, Params(signed_params))
         theirs = VALIDATOR.validate(url, Params(params), signature)
@@ -80,25 +76,21 @@ def sign(url: str, params: dict[str, Any] | None = None) -> str:
     ("url", "signed", "is_valid"),
     [
         *(
-            (f"wss://example.com{port}/ws{slash}", f"wss://example.com{signed_port}/ws{end}", True)
-            for port in ("", ":443")
-            for slash in ("", "/")
-            for signed_port in ("", ":443")
-            for end in ("", "/")
+            (f"wss://a.example{port}/ws{slash}", f"wss://a.example{other}/ws{end}?a=1", True)
+            for port, other in (("", ""), ("", ":443"), (":443", ""), ("", ":80"))
+            for slash, end in (("", "/"), ("/", ""))
         ),
-        ("wss://a.example/ws", "wss://a.example:80/ws", True),
-        ("wss://a.example/ws?a=1", "wss://a.example/ws/?a=1", True),
         *(
-            ("wss://example.com/ws", other, False)
+            ("wss://a.example/ws", f"{other}?a=1", False)
             for other in (
-                *("wss://example.com:8443/ws", "wss://example.com/other", "ws://example.com/ws"),
-                *("https://example.com/ws", "wss://example.com/ws//"),
+                *("wss://a.example:8443/ws", "wss://a.example/other", "ws://a.example/ws"),
+                *("https://a.example/ws", "wss://a.example/ws//"),
             )
         ),
     ],
 )
 def test_a_socket_may_differ_in_default_port_and_last_slash_only(url, signed, is_valid) -> None:
-    assert is_valid_signature(TOKEN, url, sign(signed)) is is_valid
+    assert is_valid_signature(TOKEN, f"{url}?a=1", sign(signed)) is is_valid
 
 
 class TestBody:
@@ -119,10 +111,11 @@ class TestBody:
         assert theirs == (signed == received)
         assert is_valid_signature(TOKEN, url, sign(url), body=received.encode()) is theirs
 
-    @pytest.mark.parametrize("params", [None, {}, {"a": "1"}])
-    def test_without_it_the_url_is_not_valid(self, params: dict[str, str] | None) -> None:
-        for url in (self.url(self.BODY), "https://a.example/x?bodySHA256="):
-            assert is_valid_signature(TOKEN, url, sign(url, params), params) is False
+    @pytest.mark.parametrize("params", [None, {"a": "1"}])
+    @pytest.mark.parametrize("body", [None, "{}", 5])
+    def test_without_a_body_of_bytes_the_url_is_not_valid(self, params: Any, body: Any) -> None:
+        for url in (self.url("{}"), "https://a.example/x?bodySHA256="):
+            assert is_valid_signature(TOKEN, url, sign(url, params), params, body=body) is False
 
     @pytest.mark.parametrize("query", ["?bodySHA256=", "?bodySHA256", "?body%53HA256=0", "?a=1"])
     def test_a_body_that_nothing_signs_is_not_valid(self, query: str) -> None:
@@ -133,11 +126,6 @@ class TestBody:
         url, params = "https://a.example/x", {"a": "1"}
         assert is_valid_signature(TOKEN, url, sign(url, params), params, body=b"a=1")
         assert is_valid_signature(TOKEN, url, sign(url), body=b"")
-
-    @pytest.mark.parametrize("body", ["{}", 5, [b"{}"], object()])
-    def test_a_body_that_is_not_bytes_is_not_valid(self, body: Any) -> None:
-        url = self.url("{}")
-        assert is_valid_signature(TOKEN, url, sign(url), body=body) is False
 
 
 HOSTILE: list[Any] = [

@@ -3,10 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock, patch
+from unittest.mock import AsyncMock, Mock, patch
 
 import pytest
 from pipecat.frames.frames import CancelFrame, EndFrame, InterruptionFrame, OutputAudioRawFrame
@@ -95,24 +94,6 @@ class TestEnds:
         await happens(serializer, EndFrame)
         assert [report.ended_by for report in reports] == ["EndFrame"]
 
-    @pytest.mark.parametrize("is_first", [True, False])
-    @pytest.mark.parametrize(("event", "is_requested"), [("stop", False), (None, True)])
-    async def test_a_caller_who_leaves_before_or_during_the_last_words_ends_the_wait(
-        self, event, is_requested: bool, is_first: bool, request_sent
-    ) -> None:
-        serializer, reports = ending_calls(hang_up_drain_secs=60)
-        await serializer.serialize(MINUTE)
-        if is_first:
-            await happens(serializer, event)
-        ending = asyncio.create_task(happens(serializer, EndFrame))
-        await turns()
-        if not is_first:
-            assert not reports
-            await happens(serializer, event)
-        await asyncio.wait_for(ending, 5)
-        assert request_sent.await_count == is_requested
-        assert len(reports) == 1
-
     async def test_a_cancelled_end_is_reported_and_the_request_is_made(self, request_sent) -> None:
         serializer, reports = ending_calls()
         await serializer.serialize(MINUTE)
@@ -126,7 +107,8 @@ class TestEnds:
         request_sent.assert_awaited_once()
 
     @pytest.mark.parametrize(
-        ("end", "silence"), [(EndFrame, 0.02), (CancelFrame, 8), ("stop", 8), (None, 8)]
+        ("end", "silence"),
+        [(EndFrame, 0.02), (CancelFrame, 8), ("stop", 8), (None, 8)],
     )
     async def test_nobody_listened_to_the_line_before_an_end_frame(
         self, end, silence, clock, request_sent
@@ -183,46 +165,36 @@ class TestCallback:
         assert [report.ended_by for report in reports] == ["disconnect"]
 
 
-class Waiting:
-    """Replaces `PendingHangUp`: it ends the call when the test sets `may_end`."""
-
-    def __init__(self, end_call: Any, wait_secs: Callable[[], float], *, name: str) -> None:
-        self.end_call, self.wait_secs, self.name = end_call, wait_secs, name
-        self.stopped_waiting = False
-        self.may_end = asyncio.Event()
-
-    def stop_waiting(self) -> None:
-        self.stopped_waiting = True
-
-    async def done(self) -> None:
-        await self.may_end.wait()
-        await self.end_call()
-
-
-@asynccontextmanager
-async def end_of(serializer: TwilioFrameSerializer, pcm: bytes) -> AsyncIterator[Any]:
-    """Sends PCM, then ends the pipeline; yields the hang-up, which is made on exit."""
-    await serializer.serialize(OutputAudioRawFrame(pcm, 8000, 1))
-    with patch("pipecat_twilio.call_ending.PendingHangUp", Waiting):
-        ending = asyncio.create_task(serializer.serialize(EndFrame()))
-        await asyncio.sleep(0)
-    yield serializer._pending_hang_up
-    serializer._pending_hang_up.may_end.set()
-    await ending
-
-
 class TestTheWaitForTheLastWords:
-    async def test_it_ends_with_the_last_sound(self, clock, request_sent) -> None:
+    """`wait_secs` is what `PendingHangUp` is told; it is replaced."""
+
+    @pytest.fixture
+    async def waiting(self, monkeypatch) -> AsyncIterator[SimpleNamespace]:
+        waiting = SimpleNamespace(ended=asyncio.Event(), stop_waiting=Mock())
+        waiting.done = waiting.ended.wait
+
+        def made(_: Any, wait_secs: Callable[[], float], *, name: str) -> SimpleNamespace:
+            waiting.wait_secs, waiting.name = wait_secs, name
+            return waiting
+
+        monkeypatch.setattr("pipecat_twilio.call_ending.PendingHangUp", made)
+        async with asyncio.TaskGroup() as tasks:
+            waiting.begin = lambda serializer: tasks.create_task(serializer.serialize(EndFrame()))
+            yield waiting
+            waiting.ended.set()
+
+    async def test_it_ends_with_the_last_sound(self, clock, waiting) -> None:
         serializer, _ = ending_calls()
-        async with end_of(serializer, speech(2400) + bytes(160_000)) as waiting:
-            assert waiting.name == str(serializer)
-            assert waiting.wait_secs() == pytest.approx(0.3)
-            clock.now += 0.2
-            await serializer.serialize(OutputAudioRawFrame(speech(800), 8000, 1))
-            clock.now += 9.9  # the silence
-            assert waiting.wait_secs() <= 1e-9
-            request_sent.assert_not_awaited()
-        request_sent.assert_awaited_once()
+        pcm = speech(2400) + bytes(160_000)
+        await serializer.serialize(OutputAudioRawFrame(pcm, 8000, 1))
+        waiting.begin(serializer)
+        await turns()
+        assert waiting.name == str(serializer)
+        assert waiting.wait_secs() == pytest.approx(0.3)
+        clock.now += 0.2
+        await serializer.serialize(OutputAudioRawFrame(speech(800), 8000, 1))
+        clock.now += 9.9  # the silence
+        assert waiting.wait_secs() <= 1e-9
 
     @pytest.mark.parametrize(
         ("params", "max_secs"),
@@ -232,21 +204,24 @@ class TestTheWaitForTheLastWords:
             (PipecatSerializer.InputParams(), 2),  # which lacks the field
         ],
     )
-    async def test_it_has_a_limit(self, params, max_secs: float, clock, request_sent) -> None:
+    async def test_it_has_a_limit(self, params, max_secs: float, clock, waiting) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN, params=params)
-        async with end_of(serializer, MINUTE.audio) as waiting:
-            assert waiting.wait_secs() == pytest.approx(max_secs)
-            clock.now += max_secs
-            assert waiting.wait_secs() <= 1e-9
+        await serializer.serialize(MINUTE)
+        waiting.begin(serializer)
+        await turns()
+        assert waiting.wait_secs() == pytest.approx(max_secs)
+        clock.now += max_secs
+        assert waiting.wait_secs() <= 1e-9
 
     @pytest.mark.parametrize("frame", [CancelFrame, InterruptionFrame])
-    async def test_a_cancel_or_an_interruption_cuts_it_short(self, frame, request_sent) -> None:
+    async def test_a_cancel_or_an_interruption_cuts_it_short(self, frame, waiting) -> None:
         serializer, _ = ending_calls()
-        async with end_of(serializer, MINUTE.audio) as waiting:
-            assert not waiting.stopped_waiting
-            waiting.may_end.set()
-            await serializer.serialize(frame())
-            assert waiting.stopped_waiting
+        waiting.begin(serializer)
+        await turns()
+        waiting.stop_waiting.assert_not_called()
+        waiting.ended.set()
+        await serializer.serialize(frame())
+        waiting.stop_waiting.assert_called()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -189,24 +190,20 @@ class TestTheStart:
     @pytest.mark.parametrize(
         ("given", "taken"), [("", STREAM_SID), (None, STREAM_SID), ("MZ1", "MZ1")]
     )
-    @pytest.mark.parametrize(
-        "start", [START, START | {"start": None}, {"event": "start", "start": START["start"]}]
-    )
+    @pytest.mark.parametrize("start", [START, {"event": "start", "start": START["start"]}])
     async def test_its_stream_sid_is_taken_if_none_was_given(self, given, taken, start, log):
         serializer = TwilioFrameSerializer(given, **TOKEN)
         await serializer.deserialize(json.dumps(start))
         assert serializer._stream_sid == taken
-        assert not log  # it is the same call, or says nothing of it
+        assert not log  # it is the same call
 
-    @pytest.mark.parametrize("sid", ["CA" + "3" * 32, "\x1b[31m" + "x" * 100_000])
-    async def test_another_calls_sid_is_warned_about_once_and_not_taken(self, sid, log) -> None:
+    async def test_another_calls_sid_is_warned_about_once_and_not_taken(self, log) -> None:
         serializer = TwilioFrameSerializer(STREAM_SID, **TOKEN)
-        start = START | {"start": START["start"] | {"callSid": sid}}
+        start = START | {"start": START["start"] | {"callSid": "\x1b[31m" + "x" * 100_000}}
         for _ in range(2):
             await serializer.deserialize(json.dumps(start))
         (line,) = log
-        assert line.startswith("WARNING")
-        assert sid[5:50] in line
+        assert re.match("WARNING.*31mxxx", line)
         assert len(line) < 300
         assert line.rstrip("\n").isprintable()
         assert serializer._call_sid == CALL_SID

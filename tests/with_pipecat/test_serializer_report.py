@@ -1,6 +1,7 @@
 """What the serializer makes of marks, and its part of the call report."""
 
 import json
+import re
 
 import pytest
 from pipecat.frames.frames import (
@@ -76,15 +77,14 @@ class TestMarks:
     async def test_it_is_a_system_frame_with_the_marks_name(self) -> None:
         message = messages.mark(STREAM_SID, "greeting") | {"sequenceNumber": "4"}
         frame = await (await ready()).deserialize(json.dumps(message))
-        assert type(frame) is MarkFrame
+        assert isinstance(frame, MarkFrame)
         assert isinstance(frame, SystemFrame)
         assert (frame.name, frame.stream_sid, frame.cleared) == ("greeting", STREAM_SID, False)
-        assert str(frame).startswith("MarkFrame#")
-        assert str(frame).endswith("('greeting', cleared: False)")
-        assert (MarkFrame("a").stream_sid, MarkFrame("a").cleared) == ("", False)
+        assert re.fullmatch(r"MarkFrame#\d+\('greeting', cleared: False\)", str(frame))
 
     @pytest.mark.parametrize(
-        "frame_class", [OutputTransportMessageFrame, OutputTransportMessageUrgentFrame]
+        "frame_class",
+        [OutputTransportMessageFrame, OutputTransportMessageUrgentFrame],
     )
     @pytest.mark.parametrize("clear", [InterruptionFrame(), CLEAR])
     async def test_only_what_was_not_played_at_an_interruption_is_cleared(

@@ -8,12 +8,7 @@ from importlib import util
 from unittest.mock import AsyncMock
 
 import pytest
-from pipecat.frames.frames import (
-    ErrorFrame,
-    InterruptionFrame,
-    OutputAudioRawFrame,
-    OutputTransportMessageFrame,
-)
+from pipecat.frames import frames
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
 from pipecat.transports import base_input, base_output, base_transport
 from pipecat.transports.websocket import fastapi
@@ -78,18 +73,20 @@ class TestLead:
     @pytest.mark.parametrize("timeout_secs", [10, 0.5])
     def test_a_long_write_never_looks_like_a_caller_who_has_gone(self, play, timeout_secs) -> None:
         async def scenario(bot: Bot) -> None:
-            await bot.transport.output().write_audio_frame(words(30, 2, kind=OutputAudioRawFrame))
+            await bot.transport.output().write_audio_frame(
+                words(30, 2, kind=frames.OutputAudioRawFrame)
+            )
             await bot.speak(3)
             await asyncio.sleep(40)
 
         bot = play(scenario, audio_out_write_timeout_secs=timeout_secs)
         assert bot.twilio.heard_until - bot.twilio.plays[0].begin == pytest.approx(33)
         assert bot.twilio.silences == []
-        assert not bot.upstream.times(ErrorFrame)
+        assert not bot.upstream.times(frames.ErrorFrame)
 
     def test_a_mark_is_sent_behind_all_of_the_audio_before_it(self, play) -> None:
         async def scenario(bot: Bot) -> None:
-            mark = OutputTransportMessageFrame(messages.mark(STREAM_SID, "answer"))
+            mark = frames.OutputTransportMessageFrame(messages.mark(STREAM_SID, "answer"))
             await bot.queue(words(1), mark)
             await asyncio.sleep(2)
 
@@ -184,7 +181,7 @@ class TestEnd:
             ending = asyncio.create_task(bot.end())
             await asyncio.sleep(0 if not said else 1)
             asked = bot.loop.now
-            await bot.transport.output().queue_frame(InterruptionFrame())
+            await bot.transport.output().queue_frame(frames.InterruptionFrame())
             await ending
             assert bot.loop.now - asked < END_SECS
 

@@ -6,14 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from pipecat.frames import frames
-from pipecat.frames.frames import (
-    BotStartedSpeakingFrame,
-    BotStoppedSpeakingFrame,
-    FunctionCallResultFrame,
-    LLMTextFrame,
-    TTSAudioRawFrame,
-    TTSStoppedFrame,
-)
 from pipecat.processors.audio.audio_buffer_processor import AudioBufferProcessor
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
@@ -47,7 +39,7 @@ class TestAudio:
     def test_audio_that_was_not_heard_is_not_pushed(self, play, how, lead_secs) -> None:
         async def scenario(bot: Bot) -> None:
             for word in range(10):
-                await bot.queue(words(0.2, word), LLMTextFrame(str(word)))
+                await bot.queue(words(0.2, word), frames.LLMTextFrame(str(word)))
             await asyncio.sleep(0.5)  # two words, and a half, which is 13 frames
             await how(bot)
             await asyncio.sleep(3)
@@ -55,7 +47,7 @@ class TestAudio:
         bot = play(scenario, lead_secs=lead_secs)
         assert len(bot.told()) in (13, 14)  # a frame may be pushed a little before it is heard
         if how is not Bot.leave:
-            assert len(bot.told(LLMTextFrame)) == 2
+            assert len(bot.told(frames.LLMTextFrame)) == 2
 
     def test_background_and_end_silence_are_pushed_too(self, play) -> None:
         async def scenario(bot: Bot) -> None:
@@ -86,8 +78,8 @@ class TestBotStartedAndStoppedSpeaking:
         begin = next(piece.begin for piece in bot.twilio.plays if piece.ulaw[0] // 8 == 1)
         late = CHUNK_SECS if mixer else 0.005  # to the next frame
         for witness in (bot.upstream, bot.downstream):
-            started = witness.times(BotStartedSpeakingFrame)
-            stopped = witness.times(BotStoppedSpeakingFrame)
+            started = witness.times(frames.BotStartedSpeakingFrame)
+            stopped = witness.times(frames.BotStoppedSpeakingFrame)
             assert started == pytest.approx([begin, begin + 0.52, begin + 1.04], abs=late)
             assert stopped == pytest.approx([begin + 0.52, begin + 1.04, begin + 1.56], abs=late)
             assert witness.speaking == ["started", "stopped"] * 3
@@ -101,7 +93,7 @@ class TestBotStartedAndStoppedSpeaking:
             await bot.interrupt()
             await asyncio.sleep(0.5)
             for witness in (bot.upstream, bot.downstream):
-                assert witness.times(BotStoppedSpeakingFrame) == [interrupted]
+                assert witness.times(frames.BotStoppedSpeakingFrame) == [interrupted]
             await bot.speak(1)
             await asyncio.sleep(2)
 
@@ -130,7 +122,7 @@ class TestBotStartedAndStoppedSpeaking:
             await bot.leave(stop=stop)
             await asyncio.sleep(0.001)
             for witness in (bot.upstream, bot.downstream):
-                assert witness.times(BotStoppedSpeakingFrame) == [closed]
+                assert witness.times(frames.BotStoppedSpeakingFrame) == [closed]
             assert bot.serializer.close_codes == [1000 if stop else 1006]
 
         play(scenario, lead_secs=lead_secs)
@@ -142,7 +134,7 @@ class TestBotStartedAndStoppedSpeaking:
             await asyncio.sleep(3)
 
         ours, theirs = (
-            play(scenario, kind).upstream.times(BotStoppedSpeakingFrame)
+            play(scenario, kind).upstream.times(frames.BotStoppedSpeakingFrame)
             for kind in (TwilioTransport, FastAPIWebsocketTransport)
         )
         assert ours == pytest.approx(theirs, abs=CHUNK_SECS + LATE_SECS)
@@ -167,43 +159,43 @@ class TestOtherFrames:
     ) -> None:
         async def scenario(bot: Bot) -> None:
             for word in ("one", "two", "three"):
-                await bot.queue(words(0.4), LLMTextFrame(word))
+                await bot.queue(words(0.4), frames.LLMTextFrame(word))
             await asyncio.sleep(3)
 
         bot = play(scenario, lead_secs=lead_secs)
         ends = [bot.twilio.plays[0].begin + secs for secs in (0.4, 0.8, 1.2)]
-        assert bot.told(LLMTextFrame) == pytest.approx(ends, abs=CHUNK_SECS + LATE_SECS)
+        assert bot.told(frames.LLMTextFrame) == pytest.approx(ends, abs=CHUNK_SECS + LATE_SECS)
 
     @pytest.mark.parametrize("pts", [None, 10**12])
     def test_tts_stopped_frame_is_pushed_behind_its_audio_even_with_a_pts(self, play, pts) -> None:
         async def scenario(bot: Bot) -> None:
-            stopped = TTSStoppedFrame()
+            stopped = frames.TTSStoppedFrame()
             stopped.pts = pts
             await bot.queue(words(1), stopped)
             await asyncio.sleep(2)
 
         kinds = [type(frame) for _, frame in play(scenario).downstream.seen]
-        last = [TTSAudioRawFrame, BotStoppedSpeakingFrame, TTSStoppedFrame]
+        last = [frames.TTSAudioRawFrame, frames.BotStoppedSpeakingFrame, frames.TTSStoppedFrame]
         assert [kind for kind in kinds if kind in last][-3:] == last
 
     def test_other_frames_with_a_pts_are_pushed_by_pipecats_clock(self, play) -> None:
         async def scenario(bot: Bot) -> None:
-            word = LLMTextFrame("one")
+            word = frames.LLMTextFrame("one")
             word.pts = bot.transport.output().get_clock().get_time() + 3 * 10**8
             await bot.queue(words(2), word)
             await asyncio.sleep(0.5)
-            assert len(bot.told(LLMTextFrame)) == 1
+            assert len(bot.told(frames.LLMTextFrame)) == 1
 
         play(scenario, lead_secs=2)
 
     def test_an_interruption_pushes_uninterruptible_frames_at_once(self, play) -> None:
         async def scenario(bot: Bot) -> None:
-            await bot.queue(words(1), FunctionCallResultFrame("f", "1", {}, "done"))
+            await bot.queue(words(1), frames.FunctionCallResultFrame("f", "1", {}, "done"))
             await asyncio.sleep(0.3)
             interrupted = bot.loop.now
             await bot.interrupt()
             await asyncio.sleep(1)
-            assert bot.told(FunctionCallResultFrame) == [interrupted]
+            assert bot.told(frames.FunctionCallResultFrame) == [interrupted]
 
         play(scenario, lead_secs=1)
 
@@ -219,14 +211,16 @@ class TestOtherFrames:
 
             async def process_frame(self, frame: Any, direction: FrameDirection) -> None:
                 await super().process_frame(frame, direction)
-                if isinstance(frame, TTSAudioRawFrame | LLMTextFrame):
+                if isinstance(frame, frames.TTSAudioRawFrame | frames.LLMTextFrame):
                     await asyncio.sleep(0.001 if frame.id % 3 else 0.05)
                     seen.append(getattr(frame, "audio", b"text"))
                 await self.push_frame(frame, direction)
 
         async def scenario(bot: Bot) -> None:
             bot.loop.call_later(0.1, stall, bot.loop, stall_secs, 1)
-            await bot.queue(words(0.4, 1), LLMTextFrame("one"), words(0.4, 2), LLMTextFrame("two"))
+            await bot.queue(
+                words(0.4, 1), frames.LLMTextFrame("one"), words(0.4, 2), frames.LLMTextFrame("two")
+            )
             await asyncio.sleep(30)
 
         play(scenario, behind=[Slow(enable_direct_mode=True)], lead_secs=lead_secs)

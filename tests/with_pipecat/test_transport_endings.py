@@ -6,14 +6,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from pipecat.frames.frames import (
-    CancelFrame,
-    EndFrame,
-    InputAudioRawFrame,
-    InputDTMFFrame,
-    OutputTransportMessageFrame,
-    VADUserStoppedSpeakingFrame,
-)
+from pipecat.frames import frames
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from streams import STREAM_SID, documented, media
 from virtual_bot import Bot, own_clear
@@ -31,10 +24,10 @@ def test_the_pipeline_receives_what_it_receives_from_pipecats_transport(play) ->
         for message in (media(b"1" * 160), *unusable, DTMF, media(b"2" * 160)):
             bot.twilio.sends.put_nowait(message)
         await asyncio.sleep(1)
-        assert len(bot.upstream.times(InputDTMFFrame)) == 1
+        assert len(bot.upstream.times(frames.InputDTMFFrame)) == 1
 
     ours, theirs = (
-        [f.audio for _, f in bot.upstream.seen if isinstance(f, InputAudioRawFrame)]
+        [f.audio for _, f in bot.upstream.seen if isinstance(f, frames.InputAudioRawFrame)]
         for kind in (TwilioTransport, FastAPIWebsocketTransport)
         for bot in [play(scenario, kind, audio_in_enabled=True)]
     )
@@ -42,7 +35,7 @@ def test_the_pipeline_receives_what_it_receives_from_pipecats_transport(play) ->
 
 
 class TestGoodbye:
-    """The bot says its last words, for 20 s; `EndFrame` is behind them."""
+    """The bot says its last words, for 20 s; `frames.EndFrame` is behind them."""
 
     async def begin(self, bot: Bot, secs: float = 20) -> asyncio.Task[None]:
         await bot.speak(secs)
@@ -55,13 +48,13 @@ class TestGoodbye:
             bot.loop.call_later(2, bot.twilio.sends.put_nowait, media(bytes(160)))
             await bot.speak(1, 2)
             mark = messages.mark(STREAM_SID, "first word")
-            await bot.queue(OutputTransportMessageFrame(mark))
+            await bot.queue(frames.OutputTransportMessageFrame(mark))
             await (await self.begin(bot))
             came = bot.upstream.times(MarkFrame)[0]
             assert came == pytest.approx(bot.twilio.plays[0].begin + 1)
             assert bot.twilio.heard_secs(1) == pytest.approx(20, abs=END_SECS)
             assert bot.twilio.closed_at == pytest.approx(bot.twilio.heard_until, abs=END_SECS)
-            assert bot.upstream.times(InputAudioRawFrame) == []
+            assert bot.upstream.times(frames.InputAudioRawFrame) == []
 
         play(scenario, audio_in_enabled=True)
 
@@ -85,7 +78,7 @@ class TestGoodbye:
         play(scenario)
 
 
-@pytest.mark.parametrize("frame", [EndFrame, CancelFrame])
+@pytest.mark.parametrize("frame", [frames.EndFrame, frames.CancelFrame])
 @pytest.mark.parametrize("stop", [True, False])
 @pytest.mark.parametrize("speaks", [True, False])
 def test_on_a_dead_socket_the_end_makes_the_request_unless_twilio_said_stop(
@@ -107,7 +100,7 @@ def test_on_a_dead_socket_the_end_makes_the_request_unless_twilio_said_stop(
     play(scenario)
 
 
-@pytest.mark.parametrize("frame", [EndFrame, CancelFrame])
+@pytest.mark.parametrize("frame", [frames.EndFrame, frames.CancelFrame])
 @pytest.mark.parametrize("writes", [Bot.interrupt, own_clear, "nothing"])
 @pytest.mark.parametrize("speaks", [True, False])
 def test_a_peer_that_stops_reading_cannot_delay_the_end_by_more_than_the_limit(
@@ -139,7 +132,7 @@ def test_the_report_has_how_long_the_caller_waited_for_an_answer(play, lead_secs
         waits = []
         for stop_secs, thinks_secs in ((0.2, 0.3), (0.8, 1.1), (0.2, 0.6)):
             stopped_at = bot.loop.now - stop_secs
-            await bot.queue(VADUserStoppedSpeakingFrame(stop_secs=stop_secs))
+            await bot.queue(frames.VADUserStoppedSpeakingFrame(stop_secs=stop_secs))
             await asyncio.sleep(thinks_secs)
             pieces = len(bot.twilio.plays)
             await bot.speak(1)

@@ -5,20 +5,15 @@ import asyncio
 import numpy as np
 import pytest
 from pipecat.audio.dtmf.types import KeypadEntry
-from pipecat.frames.frames import (
-    CancelFrame,
-    InterruptionFrame,
-    OutputDTMFUrgentFrame,
-    TTSAudioRawFrame,
-)
+from pipecat.frames import frames
 from virtual_bot import Bot, own_clear, words
 from virtual_call import CHUNK_SECS, RATE
 
 KEY_SECS = 0.5
 
 
-def keys(count: int) -> OutputDTMFUrgentFrame:
-    return OutputDTMFUrgentFrame(buttons=[KeypadEntry("5")] * count)
+def keys(count: int) -> frames.OutputDTMFUrgentFrame:
+    return frames.OutputDTMFUrgentFrame(buttons=[KeypadEntry("5")] * count)
 
 
 def keys_secs(bot: Bot) -> float:
@@ -62,7 +57,7 @@ class TestInterruption:
             await asyncio.sleep(CHUNK_SECS - 0.001)
             for _ in range(turns):  # of the event loop; in one of them another one is sent
                 await asyncio.sleep(0)
-            await bot.transport.output().queue_frame(InterruptionFrame())
+            await bot.transport.output().queue_frame(frames.InterruptionFrame())
             await asyncio.sleep(1)
 
         assert play(scenario).twilio.received[-1][1]["event"] == "clear"
@@ -94,7 +89,9 @@ class TestUninterruptibleAudio:
             await asyncio.sleep(3)
             assert bot.twilio.heard_secs(1) == pytest.approx(0.2, abs=0.02)
             assert [bot.twilio.heard_secs(number) for number in (2, 3)] == [0.4, 0]
-            told = [f.audio for _, f in bot.downstream.seen if isinstance(f, TTSAudioRawFrame)]
+            told = [
+                f.audio for _, f in bot.downstream.seen if isinstance(f, frames.TTSAudioRawFrame)
+            ]
             assert b"".join(told[-10:]) == words(0.4, 2).audio
 
         play(scenario)
@@ -118,7 +115,7 @@ class TestUninterruptibleAudio:
             await bot.queue(keys(10))
             await asyncio.sleep(0.1)
             asked = bot.loop.now
-            await bot.end(CancelFrame())
+            await bot.end(frames.CancelFrame())
             assert bot.loop.now == bot.serializer.requests[0] == asked
 
         play(scenario)

@@ -11,18 +11,7 @@ import pytest
 from hypothesis import settings
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
-from pipecat.frames.frames import (
-    EndFrame,
-    Frame,
-    InterruptionFrame,
-    LLMTextFrame,
-    OutputDTMFFrame,
-    OutputDTMFUrgentFrame,
-    OutputTransportMessageFrame,
-    SystemFrame,
-    TTSAudioRawFrame,
-    TTSStoppedFrame,
-)
+from pipecat.frames import frames
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 from streams import STREAM_SID
 from virtual_bot import Bot, Play, own_clear, words
@@ -39,7 +28,7 @@ BRIEF_SECS = 0.002  # what was heard for less may count as heard or as not
 class Call(NamedTuple):
     """What happens in a call: times with frames, stalls, and what the utterances are."""
 
-    events: list[tuple[float, Frame]]
+    events: list[tuple[float, frames.Frame]]
     stalls: list[tuple[float, float]]
     spoken: dict[int, bytes]  # mu-law of each utterance
     is_kept: dict[int, bool]  # whether it is uninterruptible
@@ -50,7 +39,7 @@ class Call(NamedTuple):
 
 def made(random: Random, *, has_cuts: bool, has_stalls: bool) -> Call:
     """Makes up a call."""
-    events: list[tuple[float, Frame]] = []
+    events: list[tuple[float, frames.Frame]] = []
     spoken, is_kept, came = defaultdict(bytes), {}, defaultdict(list)
     cuts = sorted(random.uniform(0.2, 6) for _ in range(random.randint(1, 4))) if has_cuts else []
     at = 0.1
@@ -67,26 +56,28 @@ def made(random: Random, *, has_cuts: bool, has_stalls: bool) -> Call:
             at = begin + pace * index / 2 / RATE
             if at > cut and not is_kept[number]:  # the TTS is interrupted too
                 break
-            frame = TTSAudioRawFrame(audio[index : index + 2 * step], RATE, 1)
+            frame = frames.TTSAudioRawFrame(audio[index : index + 2 * step], RATE, 1)
             frame.interruptible = not is_kept[number]
             spoken[number] += encode(frame.audio)
             came[number].append(at)
             events.append((at, frame))
             if random.random() < 0.2:
-                events.append((at, LLMTextFrame(f"{number} {index}")))
+                events.append((at, frames.LLMTextFrame(f"{number} {index}")))
         else:
-            events.append((at, TTSStoppedFrame()))
+            events.append((at, frames.TTSStoppedFrame()))
         if random.random() < 0.3:
             mark = messages.mark(STREAM_SID, str(number))
-            events.append((at, OutputTransportMessageFrame(mark)))
+            events.append((at, frames.OutputTransportMessageFrame(mark)))
         if random.random() < 0.2:
-            events.append((at, OutputDTMFFrame(buttons=[KeypadEntry("7")] * random.randint(1, 3))))
+            events.append(
+                (at, frames.OutputDTMFFrame(buttons=[KeypadEntry("7")] * random.randint(1, 3)))
+            )
         if random.random() < 0.1:
-            key = OutputDTMFUrgentFrame(buttons=[KeypadEntry("1")] * random.randint(1, 2))
+            key = frames.OutputDTMFUrgentFrame(buttons=[KeypadEntry("1")] * random.randint(1, 2))
             events.append((at + random.uniform(0, 1), key))
         at += random.choice([0, 0, secs, secs + 1])
     is_cleared = random.random() < 0.3
-    events += [(cut, own_clear() if is_cleared else InterruptionFrame()) for cut in cuts]
+    events += [(cut, own_clear() if is_cleared else frames.InterruptionFrame()) for cut in cuts]
     stalls = [(random.uniform(0, 6), random.choice([0.05, 0.12, 0.3])) for _ in range(4)]
     events.sort(key=lambda event: event[0])
     return Call(events, stalls if has_stalls else [], spoken, is_kept, came, cuts, is_cleared)
@@ -136,15 +127,10 @@ def story(bot: Bot) -> list[Any]:
         kind = type(frame).__name__
         if kind.startswith("BotSt"):
             told.append(kind)
-        elif not isinstance(frame, SystemFrame):
-            told.append(
-                (
-                    kind,
-                    encode(frame.audio)[0] // 8
-                    if isinstance(frame, TTSAudioRawFrame)
-                    else getattr(frame, "text", None),
-                )
-            )
+        elif isinstance(frame, frames.TTSAudioRawFrame):
+            told.append((kind, encode(frame.audio)[0] // 8))
+        elif not isinstance(frame, frames.SystemFrame):
+            told.append((kind, getattr(frame, "text", None)))
     return told
 
 
@@ -152,7 +138,7 @@ def check_speaking(bot: Bot) -> None:
     for witness in (bot.upstream, bot.downstream):
         told = [word for word in witness.speaking if word in ("started", "stopped")]
         assert told == ["started", "stopped"] * (len(told) // 2)
-    assert isinstance(bot.downstream.seen[-1][1], EndFrame)
+    assert isinstance(bot.downstream.seen[-1][1], frames.EndFrame)
 
 
 # 60 calls; with `--hypothesis-profile=long` many more.
@@ -201,7 +187,7 @@ def test_after_interruptions_only_what_must_be_is_heard_and_what_was_heard_is_to
     if not call.is_cleared:
         for number in (number for number, is_kept in call.is_kept.items() if is_kept):
             assert heard[number] == call.spoken[number]
-    for at in bot.downstream.times(InterruptionFrame):
+    for at in bot.downstream.times(frames.InterruptionFrame):
         # Speech of which nothing came after the interruption, and that it must silence.
         old = {n for n, times in call.came.items() if times[-1] + bot.begin < at}
         late = [
@@ -215,6 +201,8 @@ def test_after_interruptions_only_what_must_be_is_heard_and_what_was_heard_is_to
         for piece in bot.twilio.plays
         if len(piece.ulaw) < KEY_BYTES and piece.end - piece.begin > BRIEF_SECS
     ]
-    told = [encode(f.audio) for _, f in bot.downstream.seen if isinstance(f, TTSAudioRawFrame)]
+    told = [
+        encode(f.audio) for _, f in bot.downstream.seen if isinstance(f, frames.TTSAudioRawFrame)
+    ]
     assert [ulaw for ulaw in begun if ulaw not in told] == []
     assert len(told) - len(begun) <= len(call.cuts)  # one may be pushed before it is heard

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 from pipecat.audio.mixers.base_audio_mixer import BaseAudioMixer
@@ -173,12 +174,7 @@ class Hum(BaseAudioMixer):
     """Background audio: where nobody speaks, a sample is 0 or 1."""
 
     mixed = 0
-
-    async def start(self, sample_rate: int) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    async def process_frame(self, frame: Frame) -> None: ...
+    start = stop = process_frame = AsyncMock()
 
     async def mix(self, audio: bytes) -> bytes:
         self.mixed += 1

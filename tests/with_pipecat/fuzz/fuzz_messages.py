@@ -13,7 +13,9 @@ import atheris
 from loguru import logger
 
 with atheris.instrument_imports(include=["pipecat_twilio"]):
-    from test_properties import check_that_audio_survives
+    from streams import check_that_audio_survives
+
+    import pipecat_twilio.serializer  # noqa: F401  # which the check imports when it runs
 
 runner = asyncio.Runner()
 

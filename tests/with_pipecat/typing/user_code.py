@@ -3,7 +3,6 @@
 from array import array
 
 from pipecat.frames.frames import Frame, OutputTransportMessageFrame
-from pipecat.serializers.base_serializer import FrameSerializer
 
 from pipecat_twilio import (
     SincResampler,
@@ -34,13 +33,6 @@ class Recording(TwilioFrameSerializer):
 
     async def _hang_up_call(self) -> None:
         self.recorded.clear()
-
-
-def build(call_sid: str | None) -> FrameSerializer:
-    """Returns a serializer with an API key."""
-    return TwilioFrameSerializer(
-        "MZ1", call_sid, "AC1", region="ie1", edge="dublin", api_key_sid="SK1", api_key_secret="s"
-    )
 
 
 def convert(pcm: bytes | bytearray | memoryview, samples: "array[int]") -> bytes:

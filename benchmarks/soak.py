@@ -1,14 +1,12 @@
-"""Fifty calls at once against one bot process, at the pace of speech, for ten minutes.
+"""Fifty calls at once against one bot's process, at the pace of speech, for ten minutes.
 
-    PYTHONPATH=simulation:examples python tests/calls/soak.py
+    python benchmarks/soak.py FOLDER [MINUTES]
 
-The echo bot runs in its own process. The callers in this process talk for 20 to 60 s, then they
-hang up, or make the bot end the call over REST, and call again. The soak fails if audio was lost,
-if the bot's memory grew, or if the bot logged a warning. Linux only: it reads the bot's memory from
-/proc.
+The callers talk to the echo bot for 20 to 60 s, then they hang up, or have the bot end the call
+over REST, and call again. soak.md has the figures; the exit status is 1 if audio was lost, if the
+bot's memory grew, or if the bot logged a warning. Linux only: /proc has the bot's memory.
 """
 
-import argparse
 import asyncio
 import itertools
 import multiprocessing
@@ -17,7 +15,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from caller import place_call
@@ -25,32 +22,40 @@ from dialing import ACCOUNT_SID, CallError
 from echo_bot import Settings, create_app, serve
 from listening import audio_in
 from loguru import logger
+from measuring import machine, pieces
 from rest_api import API_KEY, RestApi
 from serving import wait_until_served
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait
 
-from pipecat_twilio import SincResampler, ulaw
-
 PORT = 18790
-RATE = 16000
-OUTPUT_MS = 40  # in a message, as Pipecat has it by default
+CALLERS, MINUTES = 50, 10.0
 CALL_SECS = (20, 60)
 PATIENCE_SECS = 10  # for what is still to come back, and for the bot's hang-up
-MAX_GROWTH_MIB = 4  # with 50 calls, 10 KiB for each that came and went in that time
-
+MAX_GROWTH_MIB = 4  # with 50 callers, 10 KiB for each call that came and went in that time
 CODES = np.random.default_rng(1).bytes(8000 * CALL_SECS[1])
-FRAMES = [CODES[i : i + 160] for i in range(0, len(CODES), 160)]
-ECHO = ulaw.encode(
-    SincResampler(RATE, 8000).process(SincResampler(8000, RATE).process(ulaw.decode(CODES)))
-)
+
+TEXT = """# Ten minutes of fifty calls at once
+
+On {machine}; written by `tox -e results`. The callers talk for 20 to 60 s each, and every other
+call is ended by the bot, over REST. The memory is that of the bot's process in each tenth of the
+time, in the median; it may grow by {max_growth} MiB in the second half.
+
+| | |
+|---|---|
+| calls | {calls}, {ended} of them ended over REST |
+| messages of 20 ms | {sent} sent, {lost:g} lost |
+| delay of the echo | {median:.1f} ms in the median, 99 % below {below:.1f} ms |
+| memory, MiB | {memory} |
+| warnings of the bot | {warnings} |
+| broken promises | {broken} |
+"""
 
 
 def run_bot(base_url: str, log: Path) -> None:
     """Runs the bot; called in its own process."""
     logger.remove()
     logger.add(log, level="WARNING")
-    options = {"allow_anyone": True, "sample_rate": RATE, "output_ms": OUTPUT_MS}
-    settings = Settings(ACCOUNT_SID, **API_KEY, base_url=base_url, **options)
+    settings = Settings(ACCOUNT_SID, **API_KEY, base_url=base_url, allow_anyone=True)
     serve(create_app(settings), port=PORT, log_level="critical", lifespan="off")
 
 
@@ -59,34 +64,32 @@ class Tally:
     """The results of all calls; `delays` are in seconds."""
 
     calls: int = 0
-    exact: int = 0
-    hung_up_by_bot: int = 0
+    ended: int = 0
     sent: int = 0
     lost: float = 0
     failures: list[str] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
 
-    async def call(self, count: int, *, bot_hangs_up: bool) -> None:
+    async def call(self, count: int, *, bot_ends: bool) -> None:
         """Calls, says `count` messages of 20 ms, ends the call, and adds what came back."""
         # In the silence after it, the last words come back.
-        steps = [Say(Path("-"), FRAMES[:count]), Wait(1)]
-        steps += [Dtmf("#"), Wait(PATIENCE_SECS)] if bot_hangs_up else []
+        steps = [Say(Path("-"), pieces(CODES, 160)[:count]), Wait(1)]
+        steps += [Dtmf("#"), Wait(PATIENCE_SECS)] if bot_ends else []
         try:
             log, result = await place_call(f"http://127.0.0.1:{PORT}/", Scenario("", steps))
         except CallError as error:
             self.failures.append(str(error))
             return
         sent_at = [at for at, _ in audio_in(log.sent)]
-        back = b""
+        back = 0
         for at, piece in audio_in(log.received):
-            back += piece
+            back += len(piece)
             # Measured from the newest message that it holds something of.
-            self.delays.append(at - sent_at[-(-len(back) // 160) - 1])
+            self.delays.append(at - sent_at[-(-back // 160) - 1])
         self.calls += 1
         self.sent += count
-        self.lost += max(0, count - len(back) / 160)
-        self.exact += back.startswith(ECHO[: 160 * count])
-        self.hung_up_by_bot += bot_hangs_up and result.closed_by == "agent"
+        self.lost += max(0, count - back / 160)
+        self.ended += bot_ends and result.closed_by == "agent"
 
     async def keep_calling(self, number: int, end: float) -> None:
         """Calls again and again until the end, as one caller."""
@@ -96,9 +99,8 @@ class Tally:
             secs = min(rng.uniform(*CALL_SECS), end - time.monotonic())
             if secs < 1:
                 return
-            # The bot echoes whole messages of its own.
-            count = int(1000 * secs / OUTPUT_MS) * 2
-            await self.call(count, bot_hangs_up=turn % 2 == 0)
+            # The bot echoes whole messages of its own, of 40 ms.
+            await self.call(int(secs / 0.04) * 2, bot_ends=turn % 2 == 0)
 
 
 async def watch(pid: int, resident_mib: list[float]) -> None:
@@ -109,7 +111,7 @@ async def watch(pid: int, resident_mib: list[float]) -> None:
         await asyncio.sleep(1)
 
 
-async def soak(minutes: float, callers: int, log: Path) -> tuple[Tally, list[float]]:
+async def soak(minutes: float, log: Path) -> tuple[Tally, list[float]]:
     """Returns the results of all calls, and the bot's memory in MiB at each second."""
     tally, api, resident_mib = Tally(), RestApi(), []
     async with api.serve() as base_url:
@@ -120,47 +122,43 @@ async def soak(minutes: float, callers: int, log: Path) -> tuple[Tally, list[flo
             watching = asyncio.create_task(watch(process.pid, resident_mib))
             end = time.monotonic() + 60 * minutes
             async with asyncio.timeout(60 * minutes + 4 * PATIENCE_SECS):
-                await asyncio.gather(*(tally.keep_calling(n, end) for n in range(callers)))
+                await asyncio.gather(*(tally.keep_calling(n, end) for n in range(CALLERS)))
             watching.cancel()
         finally:
             process.terminate()
             process.join()
-    if api.ended.total() != tally.hung_up_by_bot:
+    if api.ended.total() != tally.ended:
         tally.failures.append(f"{api.ended.total()} calls were ended over REST")
     return tally, resident_mib
 
 
-def main() -> int:
-    """Runs it, prints the figures, and returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--calls", type=int, default=50)
-    arguments = parser.parse_args()
+def main(folder: Path, minutes: float) -> int:
+    """Runs it, writes the figures, and returns the exit status."""
     logger.remove()
-    with TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        tally, resident_mib = asyncio.run(soak(arguments.minutes, arguments.calls, log))
-        warnings = log.read_text().splitlines()
-    delays = 1000 * np.array(tally.delays)
+    log = folder / "soak.log"
+    tally, resident_mib = asyncio.run(soak(minutes, log))
+    warnings = log.read_text().splitlines()
+    log.unlink()
     # In the first half, every caller calls several times, and the heap finds its size.
     tenths = [np.median(part) for part in np.array_split(resident_mib, 10)]
-    growth = tenths[-1] - tenths[4]
-    print(f"""\
-calls at once      {arguments.calls} for {arguments.minutes:g} minutes
-calls              {tally.calls}, {tally.hung_up_by_bot} of them ended by the bot over REST
-messages           {tally.sent} of 20 ms sent, {tally.lost:g} lost
-exact to the bit   {tally.exact} calls
-delay              median {np.median(delays):.1f} ms, 99 % below {np.percentile(delays, 99):.1f} ms
-bot's memory       {growth:+.1f} MiB in the second half; MiB in each tenth of the time: \
-{" ".join(f"{mib:.0f}" for mib in tenths)}
-bot's warnings     {len(warnings)}""")
     broken = [*tally.failures[:5], *warnings[:5]]
     broken += ["messages were lost"] * (tally.lost > 0)
-    broken += [f"the memory grew by more than {MAX_GROWTH_MIB} MiB"] * bool(growth > MAX_GROWTH_MIB)
-    for promise in broken:
-        print(f"BROKEN: {promise}")
+    broken += ["the memory grew"] * bool(tenths[-1] - tenths[4] > MAX_GROWTH_MIB)
+    median, below = np.percentile(1000 * np.array(tally.delays), [50, 99])
+    text = TEXT.format(
+        machine=machine(),
+        max_growth=MAX_GROWTH_MIB,
+        memory=" ".join(f"{mib:.0f}" for mib in tenths),
+        warnings=len(warnings),
+        broken="; ".join(broken) or "none",
+        median=median,
+        below=below,
+        **{name: getattr(tally, name) for name in ("calls", "ended", "sent", "lost")},
+    )
+    (folder / "soak.md").write_text(text)
+    print(text)
     return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]), float([*sys.argv, MINUTES][2])))
