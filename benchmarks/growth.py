@@ -36,6 +36,7 @@ SENTENCE_SECS, SENTENCES = 1.5, 2
 PAUSE_SECS = 0.5  # a silence from here on is one between sentences
 HURTS_MS = 20  # more than with one call: a frame more
 FULL = 0.97  # of the bot's core
+TOO_SLOW_MS = 1000  # nobody talks to a bot that is so late
 CORES = sorted(os.sched_getaffinity(0))
 FIGURES = ("CPU, ms per call-second", "99 % of delays below, ms", "silence in a sentence, ms")
 
@@ -46,7 +47,7 @@ Echo at 16 kHz, 4 more processors, default observers, Pipecat's output frames of
 rest. It hurts where the 99th percentile of the delay, or the silence inside a sentence of 1.5 s, is
 {hurts} ms above that of one call. Where the callers were late themselves, they say so.
 
-| bot | calls at once | CPU, ms per call-second | of the core | delay, median, ms \\
+| bot | calls at once | CPU, ms per call-second | of the core | delay, median, ms \
 | 99 % below, ms | silence in a sentence, ms | callers late, 99 % below, ms |
 |---|---:|---:|---:|---:|---:|---:|---:|"""
 
@@ -99,7 +100,7 @@ async def grow(bot: str) -> dict[int, np.ndarray]:
             silence = np.mean([silence_ms(log) for log in logs])
             rows[count] = np.array([used[0], used[0] * count / 1000, median, below, silence, late])
             print(bot, count, np.round(rows[count], 2), flush=True)
-            if rows[count][1] > FULL or late > TOO_LATE_MS:
+            if rows[count][1] > FULL or late > TOO_LATE_MS or below > TOO_SLOW_MS:
                 break
     finally:
         server.terminate()

@@ -35,21 +35,20 @@ from pipecat_twilio import TwilioFrameSerializer, ulaw
 PORTS, URL = (18766, 18767), "http://127.0.0.1:{}/"
 SECS = 8  # that all calls are measured for
 ROUNDS = 2  # of two pairs, one for each order of the bots
-CALLS, APART_SECS = 20, 0.1
+APART_SECS = 0.1
 TOO_LATE_MS, TRIES = 10, 3
-PIPELINES = {"echo": 0, "echo, 4 more processors, default observers": 4}
 
 HEAD = """# What a live call costs
 
-{calls} calls at once of {secs} s, at 16 kHz, with Pipecat's output frames of 40 ms, on
+Calls of {secs} s, at 16 kHz, with Pipecat's output frames of 40 ms, on
 {machine}; written by `tox -e results`. Each bot is compared with one that has Pipecat's serializer
 and as many calls at the same time. The figures are medians of four such pairs of processes; nan: in
 one of them the machine itself was late in every try. The first row of each pipeline, of two equal
 bots, shows how exact they are.
 
-| pipeline | bot | CPU, ms per call-second | to Pipecat's | wait for a core, ms \
+| pipeline | calls at once | bot | CPU, ms per call-second | to Pipecat's | wait for a core, ms \
 | delay, median, ms | 99 % below, ms |
-|---|---|---:|---:|---:|---:|---:|"""
+|---|---:|---|---:|---:|---:|---:|---:|"""
 
 
 def collecting(secs: float) -> type[TwilioFrameSerializer]:
@@ -72,6 +71,12 @@ BOTS = {
     "ours, 60 ms input frames": echo_bot.Settings(serializer=collecting(0.06), **UNTUNED),
     TUNED: echo_bot.Settings(serializer=collecting(0.06), output_ms=60, **UNTUNED),
 }
+LONG = "echo, 4 more processors, default observers"
+RUNS = [  # pipeline, more processors, calls at once, bots
+    ("echo", 0, 10, BOTS),
+    (LONG, 4, 10, BOTS),
+    (LONG, 4, 20, (PIPECATS, "ours, 20 ms input frames", "ours, 40 ms input frames", TUNED)),
+]
 
 
 def serve(bot: str, more: int, port: int) -> None:
@@ -153,7 +158,7 @@ def percentiles_ms(logs: list[WireLog], since: float) -> np.ndarray:
     return np.array([*np.percentile(delays, [50, 99]), np.percentile(late, 99)])
 
 
-async def measure(bot: str, more: int, order: int) -> np.ndarray:
+async def measure(bot: str, more: int, calls: int, order: int) -> np.ndarray:
     """Calls a bot beside Pipecat's; returns its row's figures, NaN if the machine was late."""
     process = multiprocessing.get_context("spawn").Process
     pair = zip((bot, PIPECATS)[::order], PORTS, strict=True)
@@ -164,11 +169,11 @@ async def measure(bot: str, more: int, order: int) -> np.ndarray:
             await wait_until_served(URL.format(port))
         for _ in range(TRIES):
             gc.collect()
-            steps = [step(port, server.pid or 0, CALLS) for port, server in servers.items()]
+            steps = [step(port, server.pid or 0, calls) for port, server in servers.items()]
             ours, pipecats = (await asyncio.gather(*steps))[::order]
             late = max(ours[-1], pipecats[-1])
             figures = np.array([ours[0], ours[0] / pipecats[0], *ours[1:-1]])
-            print(bot, more, np.round(figures, 2), f"late by {late:.1f} ms", flush=True)
+            print(bot, more, calls, np.round(figures, 2), f"late by {late:.1f} ms", flush=True)
             if late < TOO_LATE_MS:  # else the machine itself was late
                 return figures
     finally:
@@ -181,13 +186,13 @@ async def measure(bot: str, more: int, order: int) -> np.ndarray:
 def main(folder: Path) -> None:
     """Measures all bots and writes the table."""
     logger.remove()
-    lines = [HEAD.format(calls=CALLS, secs=SECS, machine=machine())]
-    for pipeline, more in PIPELINES.items():
-        for bot in BOTS:
-            pairs = [asyncio.run(measure(bot, more, order)) for order in (1, -1) * ROUNDS]
+    lines = [HEAD.format(secs=SECS, machine=machine())]
+    for pipeline, more, calls, bots in RUNS:
+        for bot in bots:
+            pairs = [asyncio.run(measure(bot, more, calls, order)) for order in (1, -1) * ROUNDS]
             cpu, ratio, *others = np.median(pairs, axis=0)
             cells = (f"{cpu:.1f}", f"{ratio:.2f} x", *(f"{figure:.1f}" for figure in others))
-            lines.append(f"| {' | '.join((pipeline, bot, *cells))} |")
+            lines.append(f"| {' | '.join((pipeline, str(calls), bot, *cells))} |")
     (folder / "live_calls.md").write_text("\n".join([*lines, ""]))
 
 

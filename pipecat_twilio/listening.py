@@ -42,7 +42,7 @@ class TwilioClient(fastapi.FastAPIWebsocketClient):
         except TimeoutError:
             if self._is_stuck:  # another write has said so
                 return
-            logger.error(f"{self}: the peer has read nothing for {limit_secs} s")
+            logger.error(f"{self.output}: the peer has read nothing for {limit_secs} s")
             self._is_stuck = True
             await self.output.caller_left(None)
 

@@ -133,9 +133,6 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 await self._wait(lambda: self._serializer.unplayed_sound_secs() - PLAYED_SECS)
             else:
                 await self._forget_unheard()
-            await self._release(inf)
-            if not self._client.is_connected:
-                await self._serializer.serialize(frame)  # the call must end, whoever is connected
         return await super()._write_frame(frame)
 
     async def send_message(self, frame: Any) -> None:

@@ -24,17 +24,7 @@ from pipecat.frames.frames import (
     TTSAudioRawFrame,
 )
 from pipecat.serializers.twilio import TwilioFrameSerializer as PipecatSerializer
-from streams import (
-    CALL,
-    CALL_SID,
-    STREAM_SID,
-    TOKEN,
-    documented,
-    media,
-    payload_of,
-    ready,
-    speech,
-)
+from streams import CALL, CALL_SID, STREAM_SID, TOKEN, documented, media, payload_of, ready, speech
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, messages, ulaw
 

@@ -15,7 +15,7 @@ from pipecat.transports.websocket import fastapi
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
 from streams import STREAM_SID
 from virtual_bot import Bot, Hum, Serializer, words
-from virtual_call import CHUNK_SECS, END_SECS, TIMER_SECS, Twilio, stall
+from virtual_call import CHUNK_SECS, END_SECS, RATE, TIMER_SECS, Twilio, stall
 
 import pipecat_twilio
 from pipecat_twilio import TwilioTransport, messages
@@ -83,6 +83,16 @@ class TestLead:
         assert bot.twilio.heard_until - bot.twilio.plays[0].begin == pytest.approx(33)
         assert bot.twilio.silences == []
         assert not bot.upstream.times(frames.ErrorFrame)
+
+    def test_audio_of_two_channels_has_the_same_lead(self, play) -> None:
+        async def scenario(bot: Bot) -> None:
+            stereo = frames.OutputAudioRawFrame(bytes(4 * RATE), RATE, 2)  # 1 s
+            begin = bot.loop.now
+            await bot.transport.output().write_audio_frame(stereo)
+            await bot.transport.output().write_audio_frame(stereo)
+            assert bot.loop.now - begin == pytest.approx(1, abs=TIMER_SECS)
+
+        play(scenario, lead_secs=1)
 
     def test_a_mark_is_sent_behind_all_of_the_audio_before_it(self, play) -> None:
         async def scenario(bot: Bot) -> None:

@@ -49,6 +49,16 @@ class TestAudio:
         if how is not Bot.leave:
             assert len(bot.told(frames.LLMTextFrame)) == 2
 
+    def test_audio_heard_in_a_stall_is_pushed_before_an_interruption(self, play) -> None:
+        async def scenario(bot: Bot) -> None:
+            await bot.speak(2)
+            await asyncio.sleep(1)
+            stall(bot.loop, 0.3)
+            await bot.transport.output().queue_frame(frames.InterruptionFrame())
+            await asyncio.sleep(1)
+
+        assert len(play(scenario).told()) in (33, 34)  # 1.3 s
+
     def test_background_and_end_silence_are_pushed_too(self, play) -> None:
         async def scenario(bot: Bot) -> None:
             await asyncio.sleep(1)

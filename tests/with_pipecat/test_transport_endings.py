@@ -104,7 +104,7 @@ def test_on_a_dead_socket_the_end_makes_the_request_unless_twilio_said_stop(
 @pytest.mark.parametrize("writes", [Bot.interrupt, own_clear, "nothing"])
 @pytest.mark.parametrize("speaks", [True, False])
 def test_a_peer_that_stops_reading_cannot_delay_the_end_by_more_than_the_limit(
-    play, frame, writes, speaks
+    play, frame, writes, speaks, log
 ) -> None:
     async def scenario(bot: Bot) -> None:
         if speaks:
@@ -122,6 +122,7 @@ def test_a_peer_that_stops_reading_cannot_delay_the_end_by_more_than_the_limit(
         assert len(bot.serializer.requests) == 1
         if writes != "nothing":
             assert bot.serializer.close_codes == [None]
+            assert sum("Transport#" in line and "nothing for 3.0 s" in line for line in log) == 1
 
     play(scenario, audio_out_write_timeout_secs=TIMEOUT_SECS)
 
