@@ -178,8 +178,9 @@ def _utf8_bytes(data: str | bytes, limit: int) -> int:
     """Returns the size of `data` in bytes; if that is above `limit`, some number above it."""
     if not isinstance(data, str):
         return memoryview(data).nbytes
-    is_size = data.isascii() or len(data) > limit
-    return len(data if is_size else data.encode(errors="surrogatepass"))
+    if not (data.isascii() or len(data) > limit):
+        data = data.encode(errors="surrogatepass")
+    return len(data)
 
 
 def media(stream_sid: str, ulaw: bytes) -> str:
