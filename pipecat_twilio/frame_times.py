@@ -2,6 +2,7 @@
 
 from math import inf
 from time import monotonic
+from typing import TypeGuard
 
 from pipecat.frames.frames import Frame, OutputAudioRawFrame
 
@@ -11,6 +12,11 @@ HEARD_AT = "heard_at"  # in a frame's metadata: the monotonic time when the call
 def duration_secs(frame: OutputAudioRawFrame) -> float:
     """Returns how long audio takes to play."""
     return len(frame.audio) / (2 * frame.num_channels * frame.sample_rate)
+
+
+def is_speech(frame: Frame) -> TypeGuard[OutputAudioRawFrame]:
+    """Whether a frame is audio of another type than a mixer's background."""
+    return isinstance(frame, OutputAudioRawFrame) and type(frame) is not OutputAudioRawFrame
 
 
 def heard_at(frame: Frame) -> float:

@@ -2,8 +2,8 @@
 
 A drop-in for `pipecat.serializers.twilio.TwilioFrameSerializer`: the same name, arguments and
 JSON, and the same private attributes, which public code reads and assigns at any time. A subclass
-may skip the constructor. So values are read when they are needed, and `__new__`, which is in
-call_ending.py, creates the state.
+may skip the constructor. So `__new__`, in call_ending.py, creates the state, and what ends the call
+is read when that is needed.
 """
 
 import json
@@ -156,7 +156,7 @@ class TwilioFrameSerializer(CallEndingSerializer):
         if isinstance(message, Dtmf):
             if (button := _KEYS.get(message.dtmf.digit)) is not None:
                 return frames.InputDTMFFrame(button)
-            fault = ValueError(f"Pipecat has none for {message.dtmf.digit[:9]!a}")  # A to D
+            fault = ValueError(f"Pipecat has no key {message.dtmf.digit[:9]!a}")  # A to D
             self._drop("a key", fault)
         elif isinstance(message, Mark):
             cleared = self._playback.take_mark(message.mark.name)

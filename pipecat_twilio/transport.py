@@ -2,7 +2,7 @@
 
 Twilio buffers audio and plays it in order. Pipecat's transport sends it just as fast as it is
 played, so the caller hears when the event loop is late by more than a frame. The output here keeps
-`lead_secs` in that buffer, and pushes each frame when the caller hears it.
+`lead_secs` in that buffer, and pushes each frame downstream when the caller begins to hear it.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ except ImportError as error:
     needed = 'TwilioTransport needs FastAPI: pip install "pipecat-ai[websocket]"'
     raise ImportError(needed) from error
 
-from pipecat_twilio.frame_times import HEARD_AT, duration_secs, heard_at, unplayed_secs
+from pipecat_twilio.frame_times import HEARD_AT, duration_secs, heard_at, is_speech, unplayed_secs
 from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
 from pipecat_twilio.serializer import TwilioFrameSerializer
 from pipecat_twilio.twilio import messages
 
 TIMER_SECS = 0.001  # timers are not more exact
-EARLY_SECS = 0.035  # frames due sooner are pushed at once: 20 ms, and jitter. Waking up costs CPU
+EARLY_SECS = 0.035  # to wake up costs CPU, so what is due so soon is not waited for: 20 ms, jitter
 # Overdue audio is pushed in steps: the caller's own late audio is read meanwhile.
 LATE_SECS, STEP_SECS = 0.02, 0.005
 LAST_SECS = 0.01  # the lead when a mixer's queue may soon be empty: speech may still come
 PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
-TURNS = 5  # of the event loop: Python 3.11 returns audio from a queue so late after taking it
+TURNS = 5  # of the event loop, in which Python 3.11 may still hand on what it took from a queue
 
 SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
 PRIVATE_NAMES = {"_callbacks", "_client", "_input", "_input_name", "_output", "_output_name"}
@@ -78,10 +78,10 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
-        # Pipecat counts the caller as gone if both waits together take its own limit.
+        # Pipecat counts the caller as gone if this and the wait at the end take its own limit.
         secs, max_secs = duration_secs(frame), 0.45 * self._params.audio_out_write_timeout_secs
-        has_mixer = self._params.audio_out_mixer
-        is_background = has_mixer and type(frame) is OutputAudioRawFrame
+        has_mixer = self._params.audio_out_mixer is not None
+        is_background = has_mixer and not is_speech(frame)
         if frame.interruptible:  # is not sent behind what an interruption must not clear
             await self._wait(lambda: 0 if self._is_interrupting else self._kept_secs(), max_secs)
             if self._is_interrupting and not is_background:
@@ -93,8 +93,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         if clears != self._clears and frame.interruptible:  # while it was sent
             return False
         at = heard_at(frame)
-        if monotonic() + self._serializer.unplayed_secs() < at + secs / 2:  # nothing was sent
-            await asyncio.sleep(secs)
+        if monotonic() + self._serializer.unplayed_secs() < at + secs / 2:
+            await asyncio.sleep(secs)  # the serializer sent nothing
         lead_secs = max(secs, 0 if is_background else self._lead_secs)
         if not is_background:
             self._backlog_secs = max(0.0, self._backlog_secs - secs)
@@ -103,6 +103,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         await self._wait(lambda: self._serializer.unplayed_secs() - lead_secs, max_secs)
         if self._held:
             await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
+        # Whether it was heard, or will be.
         return clears == self._clears or at <= self._cleared_at or frame in self._kept
 
     def _kept_secs(self) -> float:
@@ -157,7 +158,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 await self.cancel_task(self._ending_task)
             self._ending_task = self.create_task(super().process_frame(frame, direction), "end")
             return
-        if isinstance(frame, OutputAudioRawFrame) and direction == FrameDirection.DOWNSTREAM:
+        if is_speech(frame) and direction == FrameDirection.DOWNSTREAM:
             self._backlog_secs += duration_secs(frame)
         elif isinstance(frame, frames.VADUserStoppedSpeakingFrame):
             self._serializer.caller_stopped(frame.stop_secs)
@@ -167,7 +168,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._is_interrupting, self._backlog_secs = True, 0.0
         try:
             kept = [*filter(unplayed_secs, self._kept)]
-            # While kept audio is played, nothing else is in the buffer. Before, it is sent again.
+            # While kept audio is played, there is nothing else to clear. If it has not begun, it
+            # is cleared with the rest, and sent again.
             if all(heard_at(each) > monotonic() for each in kept):
                 await super()._write_frame(frame)
                 await self._forget_unheard(kept)
@@ -183,11 +185,11 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             self._is_interrupting = False
 
     async def _forget_unheard(self, kept: Any = (), *, goes_on: bool = False) -> None:
-        """Pushes what was heard, and drops what was not and will not be."""
+        """Pushes what was heard, and drops what was not; speech `goes_on` if more of it comes."""
         self._clears, self._cleared_at, self._kept = self._clears + 1, monotonic(), [*kept]
         await self._release(self._cleared_at)
         held, self._held, is_heard = self._held, deque(), goes_on
-        for frame, direction in reversed(held):
+        for frame, direction in reversed(held):  # speech has begun if audio behind that stays
             if isinstance(frame, OutputAudioRawFrame):
                 stays = frame in self._kept
                 is_heard = is_heard or stays
@@ -204,11 +206,11 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def push_frame(self, frame: Frame, direction: Any = FrameDirection.DOWNSTREAM) -> None:
         """Pushes audio, what is behind it, and the start and stop of speech when it is heard."""
-        is_speech = isinstance(frame, SPEECH_FRAMES)
+        is_start_or_stop = isinstance(frame, SPEECH_FRAMES)
         is_system = isinstance(frame, frames.SystemFrame) or direction == FrameDirection.UPSTREAM
         is_timed = frame.pts and not isinstance(frame, frames.TTSStoppedFrame)
         is_audio = isinstance(frame, OutputAudioRawFrame)
-        if is_speech:
+        if is_start_or_stop:
             frame.metadata[HEARD_AT] = monotonic() + self._serializer.unplayed_secs()
             stops = isinstance(frame, frames.BotStoppedSpeakingFrame)
             self._serializer.speech_ended() if stops else self._serializer.speech_started()
@@ -216,8 +218,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             await super().push_frame(frame, direction)
             return
         elif self._is_interrupting and frame.interruptible and not is_audio:
-            return  # Python 3.11 returned it so late
-        is_due = heard_at(frame) <= monotonic() + (0 if is_speech else EARLY_SECS)
+            return  # see TURNS
+        is_due = heard_at(frame) <= monotonic() + (0 if is_start_or_stop else EARLY_SECS)
         if is_due and not self._held and not self._pushing.locked():
             await self._push(frame, direction)
             return
@@ -248,7 +250,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             key = direction, frame.transport_destination
             starts = isinstance(frame, frames.BotStartedSpeakingFrame)
             if self._is_speaking.get(key, False) == starts:
-                return  # the other one of its pair was dropped
+                return  # the start that was before it, or the stop behind it, was dropped
             self._is_speaking[key] = starts
         await super().push_frame(frame, direction)
 

@@ -1,12 +1,12 @@
 /* The filter of resampler.pyx. No bounds checks: pass valid pointers and lengths.
  *
- * Time is counted in ticks: a sample lasts `up` of them, and an output is due every `down`. The
- * tick of an output, divided by `up`, is the first sample that it is computed from. The remainder
- * is its phase, which says with which row of taps. fir_plain defines the filter.
+ * Time is counted in ticks from the window's first sample: a sample lasts `up` ticks, and an
+ * output is due every `down`. The tick of an output, divided by `up`, is the first sample that it
+ * is computed from; the remainder, its phase, is its row of taps. fir_plain defines the filter.
  *
- * Where there are vectors, two loops compute the same: fir_rounds if one rate is a multiple of the
- * other, as on the telephone, else fir_dots. Each output sums its products in an order that does
- * not depend on the outputs beside it. So the chunks in which samples come change no bit.
+ * Where there are vectors, two loops compute the same: fir_rounds from a rate to its multiples and
+ * down to a sixth, as on the telephone, else fir_dots. Each output sums its products in an order
+ * that does not depend on the outputs beside it. So the chunks in which samples come change no bit.
  */
 #pragma once
 
@@ -16,14 +16,14 @@
 
 enum {
     BLOCK = 1024, /* most samples and outputs at a time: 20 ms at 48 kHz are fewer */
-    LANES = 8, /* floats in a vector; a path whose own are shorter uses two */
+    LANES = 8, /* floats in a vector; the baseline path needs two registers for it */
     MAX_TILE = 10 * LANES, /* outputs of a phase that fir_rounds computes at a time */
     MAX_PLANES = 6, MAX_PLANE_TAPS = 2 * 192, /* 48 to 8 kHz has 6; MAX_NUM_ZEROS is 192 */
     WINDOW_ROOM = BLOCK + MAX_TILE * MAX_PLANES /* beyond the taps: fir_rounds reads that far */
 };
 
 struct fir {
-    const float *bank; /* `up` rows of `taps`, a multiple of 32; the oldest sample's tap first */
+    const float *bank; /* `up` rows of `taps`, 32 or its multiples a plane; the oldest's first */
     float *window;     /* the samples from the first that the next output needs, oldest first */
     ptrdiff_t taps, up, down, held, phase; /* samples held in the window; the next output's phase */
 };
@@ -67,7 +67,7 @@ INLINE void fir_rounds(const struct fir *fir, float *out, ptrdiff_t outputs, con
     const ptrdiff_t up = fir->up, down = fir->down, rounds = outputs / up, tile = vectors * LANES;
     const ptrdiff_t taps = fir->taps / down, length = taps + (rounds + tile - 1) / tile * tile;
     float planes[MAX_PLANES * MAX_PLANE_TAPS + WINDOW_ROOM];
-    for (ptrdiff_t i = 0; i < length * down && down > 1; i += LANES) {
+    for (ptrdiff_t i = 0; i < length * down && down > 1; i += LANES) { /* LANES divides length */
         const float *x = fir->window + i % length * down + i / length;
         for (int j = 0; j < LANES; j++) planes[i + j] = x[j * down];
     }
@@ -78,8 +78,8 @@ INLINE void fir_rounds(const struct fir *fir, float *out, ptrdiff_t outputs, con
                 const float *row = fir->bank + phase * fir->taps + p;
                 const float *plane = (down > 1 ? planes + p * length : fir->window) + n;
                 for (ptrdiff_t i = 0; i < taps / 2; i++) {
-                    /* Taps k and k + LANES at a time: the second needs the samples of the first,
-                     * one vector on. Volatile, since GCC would load samples for each of the two. */
+                    /* Taps k and k + LANES at a time, each as a vector: the second needs the same
+                     * samples, one vector on. Volatile, or GCC would load them for each of both. */
                     const ptrdiff_t k = i + (i & -LANES);
                     const V t0 = row[k * down] - (V){0}, t1 = row[(k + LANES) * down] - (V){0};
                     const volatile V *x = (const volatile V *)(plane + k);
@@ -99,7 +99,7 @@ INLINE void fir_rounds(const struct fir *fir, float *out, ptrdiff_t outputs, con
 }
 #endif
 
-/* Returns how many outputs lie in the next so many ticks after the end of what was taken. */
+/* Returns how many outputs so many more ticks of input complete. */
 INLINE ptrdiff_t fir_outputs_in(const struct fir *fir, int64_t ticks) {
     ticks -= (int64_t)(fir->taps - 1 - fir->held) * fir->up + fir->phase;
     return ticks > 0 ? (ptrdiff_t)((ticks + fir->down - 1) / fir->down) : 0;
@@ -107,7 +107,7 @@ INLINE ptrdiff_t fir_outputs_in(const struct fir *fir, int64_t ticks) {
 
 INLINE void fir_blocks(struct fir *fir, const uint8_t *pcm, ptrdiff_t count, int16_t *out,
                        const int vectors) {
-    const ptrdiff_t most = fir->up > fir->down ? BLOCK * fir->down / fir->up : BLOCK;
+    const ptrdiff_t most = fir->up > fir->down ? BLOCK * fir->down / fir->up : BLOCK; /* >= 32 */
     float computed[BLOCK];
     for (ptrdiff_t block; count > 0; count -= block, pcm += 2 * block) {
         block = count < most ? count : most;
@@ -140,7 +140,7 @@ INLINE void fir_blocks(struct fir *fir, const uint8_t *pcm, ptrdiff_t count, int
 }
 
 AVX2 static void fir_run_avx2(struct fir *fir, const uint8_t *pcm, ptrdiff_t count, int16_t *out) {
-    fir_blocks(fir, pcm, count, out, 10); /* with taps and samples, all 16 registers */
+    fir_blocks(fir, pcm, count, out, 10); /* sums; with 2 taps and 2 samples 14 registers of 16 */
 }
 
 /* Takes `count` samples, and computes all outputs that these complete. */

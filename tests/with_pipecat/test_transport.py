@@ -116,6 +116,7 @@ class TestMixer:
             await bot.speak(5, 2)
             await asyncio.sleep(1)
             await bot.interrupt()
+            await bot.queue(words(0.9, 3, kind=frames.OutputAudioRawFrame))  # is no speech
             await asyncio.sleep(1)
             for _ in range(round(3 / secs)):
                 await bot.queue(words(secs))
