@@ -4,7 +4,7 @@
 
 The bot has the last of the machine's cores, the callers have the others. Each caller talks and is
 echoed, for CPU and delay; then it presses a key twice, and the bot says a sentence, which it has at
-once, for the silence inside. growth.md has the table, growth.png the picture. It takes 10 minutes.
+once, for the silence inside. growth.md has the table, growth.png a picture. It takes five minutes.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Fifty calls at once against one bot's process, at the pace of speech, for ten minutes.
 
-    python benchmarks/soak.py FOLDER [MINUTES]
+    python benchmarks/soak.py FOLDER
 
 The callers talk to the echo bot for 20 to 60 s, then they hang up, or have the bot end the call
 over REST, and call again. soak.md has the figures; the exit status is 1 if audio was lost, if the
@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from caller import place_call
@@ -28,7 +29,7 @@ from serving import wait_until_served
 from streamdouble.scenario import Dtmf, Say, Scenario, Wait
 
 PORT = 18790
-CALLERS, MINUTES = 50, 10.0
+CALLERS, MINUTES = 50, 10
 CALL_SECS = (20, 60)
 PATIENCE_SECS = 10  # for what is still to come back, and for the bot's hang-up
 MAX_GROWTH_MIB = 4  # with 50 callers, 10 KiB for each call that came and went in that time
@@ -111,7 +112,7 @@ async def watch(pid: int, resident_mib: list[float]) -> None:
         await asyncio.sleep(1)
 
 
-async def soak(minutes: float, log: Path) -> tuple[Tally, list[float]]:
+async def soak(log: Path) -> tuple[Tally, list[float]]:
     """Returns the results of all calls, and the bot's memory in MiB at each second."""
     tally, api, resident_mib = Tally(), RestApi(), []
     async with api.serve() as base_url:
@@ -120,8 +121,8 @@ async def soak(minutes: float, log: Path) -> tuple[Tally, list[float]]:
         try:
             await wait_until_served(f"http://127.0.0.1:{PORT}/")
             watching = asyncio.create_task(watch(process.pid, resident_mib))
-            end = time.monotonic() + 60 * minutes
-            async with asyncio.timeout(60 * minutes + 4 * PATIENCE_SECS):
+            end = time.monotonic() + 60 * MINUTES
+            async with asyncio.timeout(60 * MINUTES + 4 * PATIENCE_SECS):
                 await asyncio.gather(*(tally.keep_calling(n, end) for n in range(CALLERS)))
             watching.cancel()
         finally:
@@ -132,13 +133,13 @@ async def soak(minutes: float, log: Path) -> tuple[Tally, list[float]]:
     return tally, resident_mib
 
 
-def main(folder: Path, minutes: float) -> int:
+def main(folder: Path) -> int:
     """Runs it, writes the figures, and returns the exit status."""
     logger.remove()
-    log = folder / "soak.log"
-    tally, resident_mib = asyncio.run(soak(minutes, log))
-    warnings = log.read_text().splitlines()
-    log.unlink()
+    with TemporaryDirectory() as scratch:
+        log = Path(scratch) / "log"
+        tally, resident_mib = asyncio.run(soak(log))
+        warnings = log.read_text().splitlines()
     # In the first half, every caller calls several times, and the heap finds its size.
     tenths = [np.median(part) for part in np.array_split(resident_mib, 10)]
     broken = [*tally.failures[:5], *warnings[:5]]
@@ -153,7 +154,7 @@ def main(folder: Path, minutes: float) -> int:
         broken="; ".join(broken) or "none",
         median=median,
         below=below,
-        **{name: getattr(tally, name) for name in ("calls", "ended", "sent", "lost")},
+        **vars(tally),
     )
     (folder / "soak.md").write_text(text)
     print(text)
@@ -161,4 +162,4 @@ def main(folder: Path, minutes: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float([*sys.argv, MINUTES][2])))
+    sys.exit(main(Path(sys.argv[1])))

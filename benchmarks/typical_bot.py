@@ -5,7 +5,7 @@
 The bot of simulation/talking_bot.py is called at three pairs of rates with three kinds of TTS, nine
 calls at once: undisturbed, and while its event loop is held up again and again for up to 400 ms;
 without a mixer and with one. At last it says a goodbye of a minute. typical_bot.md has the tables,
-typical_bot.png one answer as it was heard. It takes ten minutes.
+typical_bot.png one answer as it was heard. It takes a quarter of an hour.
 """
 
 import asyncio

@@ -35,7 +35,7 @@ class CallEndingSerializer(FrameSerializer):
     # Defaults for a subclass that skips the constructor.
     _name = "TwilioFrameSerializer"
     _stream_sid: str | None = None
-    _call_sid: str | None
+    _call_sid: str | None = None
     _hangup_attempted = False
     _pending_hang_up: PendingHangUp | None = None
     _is_hanging_up = False  # the request is made: what follows it did not end the call
@@ -49,7 +49,6 @@ class CallEndingSerializer(FrameSerializer):
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Creates the state, since a subclass may skip the constructor."""
         self = super().__new__(cls)
-        vars(self).update({f"_{f.name}": None for f in fields(CallResource)})
         self._params = TwilioInputParams()
         self._playback = Playback()
         self._record = CallRecord()
@@ -200,4 +199,5 @@ class CallEndingSerializer(FrameSerializer):
     @without_traceback
     def _call_resource(self) -> CallResource:
         """Returns the call's address and credentials; raises ValueError if any is missing."""
-        return CallResource(**{f.name: getattr(self, f"_{f.name}") for f in fields(CallResource)})
+        names = [field.name for field in fields(CallResource)]
+        return CallResource(**{name: getattr(self, f"_{name}", None) for name in names})

@@ -1,4 +1,4 @@
-"""When the caller hears a frame, and how long audio takes to play."""
+"""What the transport asks of a frame: when it is heard, for how long, and if it is speech."""
 
 from math import inf
 from time import monotonic

@@ -11,7 +11,7 @@ from pipecat_twilio import messages
 from pipecat_twilio.twilio.messages import BOT_TRACKS, MediaPart, MessageError, StreamStart, parse
 
 SECRET = "SECRETAUDIO" * 1000
-START, MEDIA, MARK = documented("start"), documented("media"), documented("mark")
+START, MARK = documented("start"), documented("mark")
 STREAM = StreamStart(STREAM_SID, CALL_SID, ACCOUNT_SID, ("inbound",), {"name": "Jane"})
 
 

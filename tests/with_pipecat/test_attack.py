@@ -15,8 +15,7 @@ from streams import media, payload_of, ready, speech
 from pipecat_twilio import SincResampler, ulaw
 
 GOOD = media(bytes(160))
-FLOOD = 10_000
-MIB = 1 << 20
+FLOOD, MIB = 10_000, 1 << 20
 SECRET = "SECRETAUDIO" * 20
 BAD = [
     *("", "\x1b[31m", GOOD[:-1], GOOD + "\ud800", b"\xff\xfe" + SECRET.encode()),

@@ -32,7 +32,6 @@ from streams import (
 
 from pipecat_twilio import SincResampler, TwilioFrameSerializer, ulaw
 
-START = documented("start")
 CLEAR = {"event": "clear", "streamSid": STREAM_SID}
 
 # The newest aiohttp warns of what Pipecat's own class does.
@@ -211,7 +210,7 @@ class TestSubclasses:
         serializer = kind()
         assert serializer._params.auto_hang_up
         assert await serializer.deserialize("{") is None
-        assert await serializer.deserialize(json.dumps(START)) is None
+        assert await serializer.deserialize(json.dumps(documented("start"))) is None
         await serializer.setup(SimpleNamespace(audio_in_sample_rate=16000))
         frame = await serializer.deserialize(media(bytes(160)))
         assert (frame.sample_rate, frame.num_frames) == (16000, 320)
