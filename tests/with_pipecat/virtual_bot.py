@@ -63,6 +63,11 @@ class Witness(FrameProcessor):
         return [at for at, frame in self.seen if isinstance(frame, kind)]
 
     @property
+    def speech(self) -> list[bytes]:
+        """The audio of all speech."""
+        return [frame.audio for _, frame in self.seen if isinstance(frame, TTSAudioRawFrame)]
+
+    @property
     def speaking(self) -> list[str]:
         """Short names of the frames that report the bot's speech, or interrupt or end it."""
         return [SPEECH[type(frame)] for _, frame in self.seen if type(frame) in SPEECH]
