@@ -24,6 +24,6 @@ def heard_at(frame: Frame) -> float:
     return float(frame.metadata.get(HEARD_AT, -inf))
 
 
-def unplayed_secs(frame: OutputAudioRawFrame) -> float:
+def remaining_secs(frame: OutputAudioRawFrame) -> float:
     """Returns how much time is left until audio that was sent has been played."""
     return max(0.0, heard_at(frame) + duration_secs(frame) - monotonic())

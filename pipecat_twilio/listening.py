@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from loguru import logger
-from pipecat.frames.frames import EndFrame
 from pipecat.transports.websocket import fastapi
 
 
@@ -18,8 +17,7 @@ class TwilioClient(fastapi.FastAPIWebsocketClient):
 
     def __init__(self, websocket: Any, callbacks: Any, params: Any) -> None:
         super().__init__(websocket, callbacks, params.ws_close_timeout)
-        self._socket = websocket
-        self._params = params
+        self._socket, self._params = websocket, params
 
     @property
     def is_connected(self) -> bool:
@@ -33,6 +31,11 @@ class TwilioClient(fastapi.FastAPIWebsocketClient):
                 yield data
         self._close_code = message.get("code")
 
+    async def trigger_client_disconnected(self) -> None:
+        """Tells the output, then triggers the event."""
+        await self.output.caller_left(self._close_code)
+        await super().trigger_client_disconnected()  # type: ignore[no-untyped-call]
+
     async def send(self, data: str | bytes) -> None:
         """Sends a message; if that takes longer than the limit, the peer counts as gone."""
         limit_secs = self._params.audio_out_write_timeout_secs
@@ -40,25 +43,17 @@ class TwilioClient(fastapi.FastAPIWebsocketClient):
             async with asyncio.timeout(limit_secs):
                 await super().send(data)
         except TimeoutError:
-            if self._is_stuck:  # another write has said so
-                return
-            logger.error(f"{self.output}: the peer has read nothing for {limit_secs} s")
-            self._is_stuck = True
-            await self.output.caller_left(None)
-
-    async def trigger_client_disconnected(self) -> None:
-        """Tells the output, then triggers the event."""
-        await self.output.caller_left(self._close_code)
-        await super().trigger_client_disconnected()  # type: ignore[no-untyped-call]
+            if not self._is_stuck:
+                self._is_stuck = True
+                logger.error(f"{self.output}: the peer has read nothing for {limit_secs} s")
+                await self.output.caller_left(None)
 
 
 class TwilioInputTransport(fastapi.FastAPIWebsocketInputTransport):
     """Pipecat's input, which reads on after `EndFrame`: pings, marks, and a caller who leaves."""
 
-    async def stop(self, frame: EndFrame) -> None:
-        """Stops the caller's audio. The socket is read until the output closes it."""
-        self._params = self._params.model_copy(update={"audio_in_enabled": False})
-        # All but what FastAPIWebsocketInputTransport does, which is to stop reading.
-        await super(fastapi.FastAPIWebsocketInputTransport, self).stop(frame)
+    async def stop(self, frame: Any) -> None:
+        """Drops the caller's audio. The socket is read until the output closes it."""
+        await self.pause(frame)
         # Closes nothing before the output does the same.
         await self._client.disconnect()  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from functools import cache
 from math import inf
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from loguru import logger
 from pipecat import version
@@ -26,7 +27,7 @@ except ImportError as error:
     needed = 'TwilioTransport needs FastAPI: pip install "pipecat-ai[websocket]"'
     raise ImportError(needed) from error
 
-from pipecat_twilio.frame_times import HEARD_AT, duration_secs, heard_at, is_speech, unplayed_secs
+from pipecat_twilio.frame_times import HEARD_AT, duration_secs, heard_at, is_speech, remaining_secs
 from pipecat_twilio.listening import TwilioClient, TwilioInputTransport
 from pipecat_twilio.params import check_lead_secs
 from pipecat_twilio.serializer import TwilioFrameSerializer
@@ -37,7 +38,6 @@ EARLY_SECS = 0.035  # to wake up costs CPU, so what is due so soon is not waited
 # Overdue audio is pushed in steps: the caller's own late audio is read meanwhile.
 LATE_SECS, STEP_SECS = 0.02, 0.005
 LAST_SECS = 0.01  # the lead when a mixer's queue may soon be empty: speech may still come
-PLAYED_SECS = 0.02  # all counts as played when only this is left: the line delays it by more
 TURNS = 5  # of the event loop, in which Python 3.11 may still hand on what it took from a queue
 
 SPEECH_FRAMES = (frames.BotStartedSpeakingFrame, frames.BotStoppedSpeakingFrame)
@@ -54,12 +54,13 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         super().__init__(*args, enable_direct_mode=True, **kwargs)
         self._serializer: Any = self._params.serializer  # type: ignore[attr-defined]
         self._lead_secs = lead_secs
-        self._waiting: set[asyncio.Event] = set()
+        self._waiting: WeakSet[asyncio.Event] = WeakSet()
         self._kept: list[OutputAudioRawFrame] = []  # that an interruption must not clear
-        self._clears, self._cleared_at, self._is_interrupting = 0, -inf, False
+        self._clears, self._cleared_at = 0, -inf
         self._backlog_secs = 0.0  # of speech that came and was not sent
         self._held: deque[tuple[Frame, FrameDirection]] = deque()  # until they are heard
-        self._pushing = asyncio.Lock()
+        self._pushing, self._interrupting = asyncio.Lock(), asyncio.Lock()
+        self._pushed_in: asyncio.Task[Any] | None = None
         self._pushing_task: asyncio.Task[None] | None = None
         self._ending_task: asyncio.Task[None] | None = None
         self._is_speaking: dict[Any, bool] = {}  # as was pushed
@@ -69,12 +70,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         end = monotonic() + max_secs
         while (secs := min(secs_left(), end - monotonic())) > TIMER_SECS:
             self._waiting.add(event := asyncio.Event())
-            timer = asyncio.get_running_loop().call_later(secs, event.set)
-            try:
-                await event.wait()
-            finally:
-                timer.cancel()
-                self._waiting.discard(event)
+            asyncio.get_running_loop().call_later(secs, event.set)
+            await event.wait()
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Sends a frame, then waits while Twilio has more than the lead to play."""
@@ -82,10 +79,12 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         secs, max_secs = duration_secs(frame), 0.45 * self._params.audio_out_write_timeout_secs
         has_mixer = self._params.audio_out_mixer is not None
         is_background = has_mixer and not is_speech(frame)
-        if frame.interruptible:  # is not sent behind what an interruption must not clear
-            await self._wait(lambda: 0 if self._is_interrupting else self._kept_secs(), max_secs)
-            if self._is_interrupting and not is_background:
+        if frame.interruptible and not is_background:
+            await self._wait(self._kept_secs, max_secs)
+            if self._interrupting.locked():
                 return False
+        async with self._interrupting:  # it sends again what is kept, and that comes first
+            pass
         clears = self._clears
         if not await self._send(frame):
             await asyncio.sleep(secs if is_background else 0)  # a mixer makes the next one at once
@@ -101,20 +100,20 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             if has_mixer and self._backlog_secs < 2 * secs:
                 lead_secs = LAST_SECS  # an empty queue would give background inside a word
         await self._wait(lambda: self._serializer.unplayed_secs() - lead_secs, max_secs)
-        if self._held:
-            await asyncio.sleep(0)  # while the lead is filled up, other calls get their turn
         # Whether it was heard, or will be.
         return clears == self._clears or at <= self._cleared_at or frame in self._kept
 
     def _kept_secs(self) -> float:
-        """Until audio may be sent behind what is kept: a frame shortly before its end."""
-        secs = max(map(unplayed_secs, self._kept), default=0.0)
+        """Until audio may be sent that is not kept: a frame shortly before what is kept ends."""
+        if self._interrupting.locked():
+            return 0
+        secs = max(map(remaining_secs, self._kept), default=0.0)
         nothing_follows = self._serializer.unplayed_secs() < secs + TIMER_SECS
         return secs - EARLY_SECS if nothing_follows else secs
 
     async def write_dtmf(self, frame: Any) -> None:
         """Sends the tones of keys at once; an interruption does not clear them."""
-        for button in frame.buttons or ():
+        for button in frame.buttons:
             audio = await load_dtmf_audio(button, sample_rate=self.sample_rate)
             tone = OutputAudioRawFrame(audio, self.sample_rate, 1)
             tone.interruptible = False
@@ -123,24 +122,20 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
     async def _send(self, frame: OutputAudioRawFrame) -> bool:
         frame.metadata[HEARD_AT] = monotonic() + self._serializer.unplayed_secs()
         if not frame.interruptible:
-            self._kept = [*filter(unplayed_secs, self._kept), frame]
+            self._kept = [*filter(remaining_secs, self._kept), frame]
         return await self._write_frame(frame)
 
     async def _write_frame(self, frame: Frame) -> bool:
         if isinstance(frame, frames.InterruptionFrame):
-            return True  # `_interrupt` has sent the `clear`
-        if isinstance(frame, frames.EndFrame | frames.CancelFrame):
-            if isinstance(frame, frames.EndFrame):
-                await self._wait(lambda: self._serializer.unplayed_sound_secs() - PLAYED_SECS)
-            else:
-                await self._forget_unheard()
-        return await super()._write_frame(frame)
-
-    async def send_message(self, frame: Any) -> None:
-        """Sends a message; the bot's own `clear` has the effect of an interruption."""
-        await super().send_message(frame)
-        if messages.is_clear(frame.message):
+            return True  # `_interrupt` sends the `clear`
+        if isinstance(frame, frames.EndFrame):
+            await self._wait(self._serializer.unplayed_sound_secs)
+        elif isinstance(frame, frames.CancelFrame):
+            await self._forget_unheard()
+        is_written = await super()._write_frame(frame)
+        if messages.is_clear(getattr(frame, "message", None)):  # has the effect of an interruption
             await self._forget_unheard(goes_on=True)
+        return is_written
 
     async def caller_left(self, close_code: int | None) -> None:
         """Ends all waits, and releases what is held: nobody will hear it."""
@@ -150,39 +145,33 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Does what Pipecat does, and considers what Twilio has yet to play."""
-        if isinstance(frame, frames.InterruptionFrame):
-            await self._interrupt(frame, direction)
-            return
-        if isinstance(frame, frames.EndFrame | frames.CancelFrame):  # whoever pushed it goes on
-            if self._ending_task:
-                await self.cancel_task(self._ending_task)
+        if isinstance(frame, frames.InterruptionFrame) and not self._interrupting.locked():
+            async with self._interrupting:
+                await self._interrupt(frame, direction)
+        elif isinstance(frame, frames.EndFrame | frames.CancelFrame):  # whoever pushed it goes on
             self._ending_task = self.create_task(super().process_frame(frame, direction), "end")
-            return
-        if is_speech(frame) and direction == FrameDirection.DOWNSTREAM:
-            self._backlog_secs += duration_secs(frame)
-        elif isinstance(frame, frames.VADUserStoppedSpeakingFrame):
-            self._serializer.caller_stopped(frame.stop_secs)
-        await super().process_frame(frame, direction)
+        else:
+            if is_speech(frame) and direction == FrameDirection.DOWNSTREAM:
+                self._backlog_secs += duration_secs(frame)
+            elif isinstance(frame, frames.VADUserStoppedSpeakingFrame):
+                self._serializer.caller_stopped(frame.stop_secs)
+            await super().process_frame(frame, direction)
 
     async def _interrupt(self, frame: Frame, direction: FrameDirection) -> None:
-        self._is_interrupting, self._backlog_secs = True, 0.0
-        try:
-            kept = [*filter(unplayed_secs, self._kept)]
-            # While kept audio is played, there is nothing else to clear. If it has not begun, it
-            # is cleared with the rest, and sent again.
-            if all(heard_at(each) > monotonic() for each in kept):
-                await super()._write_frame(frame)
-                await self._forget_unheard(kept)
-                for each in kept:
-                    await self._send(each)
-            await super().process_frame(frame, direction)
-            await self._release(-inf)
-            for event in self._waiting:
-                event.set()
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-        finally:
-            self._is_interrupting = False
+        kept, self._backlog_secs = [*filter(remaining_secs, self._kept)], 0.0
+        # While kept audio is played, there is nothing else to clear. If it has not begun, it
+        # is cleared with the rest, and sent again.
+        if all(heard_at(each) > monotonic() for each in kept):
+            await super()._write_frame(frame)
+            await self._forget_unheard(kept)
+            for each in kept:
+                await self._send(each)
+        await super().process_frame(frame, direction)
+        await self._release(-inf)
+        for event in self._waiting:
+            event.set()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     async def _forget_unheard(self, kept: Any = (), *, goes_on: bool = False) -> None:
         """Pushes what was heard, and drops what was not; speech `goes_on` if more of it comes."""
@@ -201,7 +190,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
                 stays = not frame.interruptible
             if stays:
                 self._held.appendleft((frame, direction))
-        for event in () if self._is_interrupting else self._waiting:
+        for event in () if self._interrupting.locked() else self._waiting:
             event.set()
 
     async def push_frame(self, frame: Frame, direction: Any = FrameDirection.DOWNSTREAM) -> None:
@@ -217,7 +206,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         elif is_system or is_timed:
             await super().push_frame(frame, direction)
             return
-        elif self._is_interrupting and frame.interruptible and not is_audio:
+        elif self._interrupting.locked() and frame.interruptible and not is_audio:
             return  # see TURNS
         is_due = heard_at(frame) <= monotonic() + (0 if is_start_or_stop else EARLY_SECS)
         if is_due and not self._held and not self._pushing.locked():
@@ -241,9 +230,13 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
 
     async def _release(self, until: float) -> None:
         """Pushes what is due by a time, in order."""
+        if self._pushed_in is asyncio.current_task():
+            return  # whoever receives a frame from this has pushed or interrupted
         async with self._pushing:
+            self._pushed_in = asyncio.current_task()
             while self._held and heard_at(self._held[0][0]) <= until:
                 await self._push(*self._held.popleft())
+            self._pushed_in = None
 
     async def _push(self, frame: Frame, direction: FrameDirection) -> None:
         if isinstance(frame, SPEECH_FRAMES):

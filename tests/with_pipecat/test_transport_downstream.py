@@ -59,17 +59,16 @@ class TestAudio:
 
         assert len(play(scenario).told()) in (33, 34)  # 1.3 s
 
-    def test_background_and_end_silence_are_pushed_too(self, play) -> None:
+    @pytest.mark.parametrize("mixer", [Hum(), None])
+    def test_background_is_pushed_too_and_silence_at_the_end_is_not(self, play, mixer) -> None:
         async def scenario(bot: Bot) -> None:
             await asyncio.sleep(1)
             await bot.end()
 
-        ours, theirs = (
-            play(scenario, kind, audio_out_mixer=Hum(), audio_out_end_silence_secs=1)
-            for kind in (TwilioTransport, FastAPIWebsocketTransport)
-        )
-        count = len(theirs.told(frames.OutputAudioRawFrame))
-        assert len(ours.told(frames.OutputAudioRawFrame)) == pytest.approx(count, abs=1)
+        options = {"audio_out_mixer": mixer, "audio_out_end_silence_secs": 1}
+        kinds = (TwilioTransport, FastAPIWebsocketTransport)
+        ours, theirs = (play(scenario, k, **options).told(frames.AudioRawFrame) for k in kinds)
+        assert len(ours) == pytest.approx(len(theirs), abs=1 if mixer else 0)
 
 
 class TestBotStartedAndStoppedSpeaking:
@@ -203,9 +202,12 @@ class TestOtherFrames:
             await bot.queue(words(1), frames.FunctionCallResultFrame("f", "1", {}, "done"))
             await asyncio.sleep(0.3)
             interrupted = bot.loop.now
+            word, output = frames.LLMTextFrame("up"), bot.transport.output()
+            await output.queue_frame(word, FrameDirection.UPSTREAM)
             await bot.interrupt()
             await asyncio.sleep(1)
             assert bot.told(frames.FunctionCallResultFrame) == [interrupted]
+            assert bot.upstream.times(frames.LLMTextFrame) == [interrupted]
 
         play(scenario, lead_secs=1)
 

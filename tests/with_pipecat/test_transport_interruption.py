@@ -9,6 +9,8 @@ from pipecat.frames import frames
 from virtual_bot import Bot, own_clear, words
 from virtual_call import CHUNK_SECS, RATE
 
+from pipecat_twilio.audio.ulaw import encode
+
 KEY_SECS = 0.5
 
 
@@ -62,6 +64,23 @@ class TestInterruption:
 
         assert play(scenario).twilio.received[-1][1]["event"] == "clear"
 
+    @pytest.mark.parametrize("number", [1, 10])  # which is pushed at once; which is held
+    def test_it_may_come_from_whoever_receives_a_frame(self, play, number) -> None:
+        async def scenario(bot: Bot) -> None:
+            @bot.transport.output().event_handler("on_after_push_frame")
+            async def on_after_push_frame(output, frame) -> None:
+                if isinstance(frame, frames.TTSAudioRawFrame) and len(bot.told()) == number:
+                    await output.queue_frame(frames.InterruptionFrame())
+
+            await bot.speak(2, 1)
+            await asyncio.sleep(3)
+            await bot.speak(2, 2)
+            await asyncio.sleep(3)
+            assert bot.twilio.heard_secs(1) < 0.5
+            assert bot.twilio.heard_secs(2) == 2
+
+        play(scenario)
+
 
 class TestUninterruptibleAudio:
     @pytest.mark.parametrize("lead_secs", [0.2, 0.5, 2])
@@ -79,20 +98,18 @@ class TestUninterruptibleAudio:
 
         play(scenario, lead_secs=lead_secs)
 
-    @pytest.mark.parametrize("send_secs", [0, 0.01])
+    @pytest.mark.parametrize("send_secs", [0, 0.005, 0.01])
     def test_it_is_sent_again_where_it_had_not_begun(self, play, send_secs) -> None:
         async def scenario(bot: Bot) -> None:
             bot.twilio.send_secs = send_secs
-            await bot.queue(words(0.4, 1), words(0.4, 2, interruptible=False), words(1, 3))
+            await bot.queue(words(0.4, 1), words(0.8, 2, interruptible=False), words(1, 3))
             await asyncio.sleep(0.2)
             await bot.interrupt()
             await asyncio.sleep(3)
             assert bot.twilio.heard_secs(1) == pytest.approx(0.2, abs=0.02)
-            assert [bot.twilio.heard_secs(number) for number in (2, 3)] == [0.4, 0]
-            told = [
-                f.audio for _, f in bot.downstream.seen if isinstance(f, frames.TTSAudioRawFrame)
-            ]
-            assert b"".join(told[-10:]) == words(0.4, 2).audio
+            heard = [piece.heard for piece in bot.twilio.plays][-20:]
+            assert b"".join(heard) == encode(words(0.8, 2).audio)
+            assert b"".join(bot.downstream.speech[-20:]) == words(0.8, 2).audio
 
         play(scenario)
 
@@ -130,5 +147,6 @@ class TestUninterruptibleAudio:
             await asyncio.sleep(2)
             assert bot.twilio.heard_until == pytest.approx(asked + 0.4)
             assert (bot.twilio.heard_secs(2), bot.twilio.heard_secs(3)) == (0, 0.4)
+            assert b"".join(bot.downstream.speech[7:]) == words(0.4, 3).audio
 
         play(scenario)
