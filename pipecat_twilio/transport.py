@@ -100,6 +100,8 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
             if has_mixer and self._backlog_secs < 2 * secs:
                 lead_secs = LAST_SECS  # an empty queue would give background inside a word
         await self._wait(lambda: self._serializer.unplayed_secs() - lead_secs, max_secs)
+        if self._held:
+            await asyncio.sleep(0)  # other calls get their turn, and an interruption that is due
         # Whether it was heard, or will be.
         return clears == self._clears or at <= self._cleared_at or frame in self._kept
 
