@@ -60,7 +60,7 @@ class TwilioOutputTransport(fastapi.FastAPIWebsocketOutputTransport):
         self._backlog_secs = 0.0  # of speech that came and was not sent
         self._held: deque[tuple[Frame, FrameDirection]] = deque()  # until they are heard
         self._pushing, self._interrupting = asyncio.Lock(), asyncio.Lock()
-        self._pushed_in: asyncio.Task[Any] | None = None
+        self._pushed_in: asyncio.Task[Any] | None = None  # the task that pushes what is held
         self._pushing_task: asyncio.Task[None] | None = None
         self._ending_task: asyncio.Task[None] | None = None
         self._is_speaking: dict[Any, bool] = {}  # as was pushed
